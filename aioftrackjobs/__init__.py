@@ -9,17 +9,19 @@
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from aioftrackjobs._version import __version__
 
+TYPE_CHECKING = False  # as that of typing, whose import takes long
 if TYPE_CHECKING:
+    from aioftrackjobs.commands.execution import CommandResult
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
     from aioftrackjobs.config.retry import RetryPolicy
     from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.errors import (
         ArgumentError,
         AuthenticationError,
+        CommandFailedError,
         CommitUncertainError,
         ConfigurationError,
         ConnectError,
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.protocol.operations import Create, Delete, Update
     from aioftrackjobs.recovery import RecoveredJob, Recovery, Verdict, recover
-    from aioftrackjobs.running_job import RunningJob, current_job, job_context
+    from aioftrackjobs.running_job import RunningJob, current_job, job_context, run_command
     from aioftrackjobs.session import AsyncSession
     from aioftrackjobs.signals import shutdown_on_signals
 
@@ -82,6 +84,8 @@ __all__ = [
     "AsyncSession",
     "AuthenticationError",
     "Change",
+    "CommandFailedError",
+    "CommandResult",
     "CommitUncertainError",
     "Component",
     "ComponentLocation",
@@ -143,6 +147,7 @@ __all__ = [
     "current_job",
     "job_context",
     "recover",
+    "run_command",
     "shutdown_on_signals",
 ]
 
@@ -152,6 +157,7 @@ __all__ = [
 _MODULES = {
     "AsyncSession": "session",
     "Change": "models",
+    "CommandResult": "commands.execution",
     "Component": "models",
     "ComponentLocation": "models",
     "ContainerComponent": "models",
@@ -180,6 +186,7 @@ _MODULES = {
     "current_job": "running_job",
     "job_context": "running_job",
     "recover": "recovery",
+    "run_command": "running_job",
     "shutdown_on_signals": "signals",
 }
 

@@ -260,6 +260,7 @@ class Connection:
         return {
             "accept": "application/json",
             "accept-encoding": "gzip, deflate",  # which are decoded here, up to a largest size
+            "cache-control": "no-store",  # some proxies keep responses to POST, too
             "content-type": "application/json",
             "user-agent": self.user_agent,
             "ftrack-user": self.credentials.api_user.encode(),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID, uuid4
 
 from aioftrackjobs.background import SafeLogger, text_of
-from aioftrackjobs.config.settings import require_flag
-from aioftrackjobs.errors import ServerError
+from aioftrackjobs.config.settings import require, require_flag
+from aioftrackjobs.errors import CommandFailedError, ServerError
 from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import GivenJob, block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
@@ -22,6 +24,17 @@ from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
 from aioftrackjobs.session import AsyncSession, jobs_of
 
 if TYPE_CHECKING:
+    from os import PathLike
+    from re import Pattern
+
+    from aioftrackjobs.commands.execution import CommandResult
+    from aioftrackjobs.commands.reporting import (
+        CommandExecution,
+        CommandJob,
+        LogWhen,
+        ReportedJob,
+        ReportOptions,
+    )
     from aioftrackjobs.transfers.content import Uploadable
 
 logger = SafeLogger(__name__)
@@ -51,6 +64,7 @@ async def job_context(
     stop_on: StopOn = "request",
     take_over: bool = False,
     join: bool = False,
+    new_id: str | UUID | None = None,
 ) -> AsyncIterator[RunningJob]:
     """Run the block as a Job: running inside, done after it, failed if it ends by an error.
 
@@ -85,6 +99,9 @@ async def job_context(
             seconds, and from then on does not write the Job any more.
         join: Work on *job* for its owner, as a child process or a nested block: progress and
             attachments go to the Job, but the block does not end it, whatever happens inside.
+            If it is the one in ``FTRACK_JOB_ID``, the block waits some seconds until it runs.
+        new_id: The id that a new Job gets, for example because another process knows it already;
+            a random one if None.
 
     Raises:
         ArgumentError: An argument has a wrong type or value.
@@ -110,13 +127,14 @@ async def job_context(
     with jobs.active.count_block(), jobs.background.keep_alive_for_block():
         try:
             with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
-                await lifecycle.begin(GivenJob(job, user, data, take_over))
+                await lifecycle.begin(GivenJob(job, user, data, take_over, new_id))
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
             with lifecycle.interventions.stoppable():
                 yield running
         except BaseException as error:
-            await lifecycle.end_failed(error, with_traceback=attach_traceback)
+            is_own = not isinstance(error, CommandFailedError)  # otherwise its log says more
+            await lifecycle.end_failed(error, with_traceback=attach_traceback and is_own)
             raise
         finally:
             # Not that of another block, which may have begun in this task and not ended: in an
@@ -260,6 +278,72 @@ class RunningJob(Reporter):
         if total:
             self.progress(done, f"uploaded {_size(done)} of {_size(total)}", total=total)
 
+    async def run(
+        self,
+        arguments: Sequence[str | PathLike[str]],
+        *,
+        progress: str | Pattern[str] | None = None,
+        frames: str | None = None,
+        duration: float | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | PathLike[str] | None = None,
+        timeout: float | None = None,
+        grace: float = 5.0,
+        retries: int = 0,
+        log: LogWhen = "failure",
+        quiet: bool = False,
+        check: bool = True,
+    ) -> CommandResult:
+        """Run a command, show its progress as that of the Job, and wait for its end.
+
+        It gets the Job's id as ``FTRACK_JOB_ID``. Its output goes to that of this process. If the
+        task is cancelled, or the Job stopped, the command and all its descendants are ended.
+
+        Example: ``await job.run(["ffmpeg", "-i", "in.mov", "out.mp4"], progress="ffmpeg")``
+
+        Args:
+            arguments: The program and its arguments; no shell reads them.
+            progress: Which lines of the output say how far it is: the name of a preset (see
+                docs/commands.md), or a compiled regular expression with one group for a percentage,
+                or two for what is done and the total. Lines of OpenJD always do.
+            frames: The frames that it renders, as "1001-1100", if a percentage is that of one.
+            duration: Seconds of the film that ffmpeg writes, if its output does not say it.
+            env: Variables that it gets besides those of this process.
+            cwd: Its current directory.
+            timeout: Seconds after which it is stopped.
+            grace: Seconds from SIGTERM to SIGKILL when it is stopped.
+            retries: How often it is started again after a failure.
+            log: When the end of its output is attached: "always", "failure" or "never".
+            quiet: Drop its output.
+            check: Raise an error if it fails.
+
+        Raises:
+            ArgumentError: An argument has a wrong type or value.
+            CommandFailedError: It failed, timed out, or could not be started.
+            FtrackJobsError: The log was to be attached always, and that failed.
+        """
+        from aioftrackjobs.commands.in_python import execution_of, run_in_job
+
+        execution = execution_of(
+            arguments,
+            job_id=self.id,
+            progress=progress,
+            frames=frames,
+            duration=duration,
+            env=env,
+            cwd=cwd,
+            timeout=timeout,
+            grace=grace,
+            retries=retries,
+            quiet=quiet,
+            log=log,
+        )
+        redact = self._jobs.entities.redact
+        result = await run_in_job(cast("CommandJob", self), execution, log, redact)
+        if check and result.reason is not None:
+            raise CommandFailedError(execution.settings.name, result.exit_code, result.reason)
+        return result
+
     def finish(self, result: str | None = None) -> None:
         """Let the Job end as done, with a text that says what was done.
 
@@ -291,6 +375,110 @@ class RunningJob(Reporter):
                 status.value,
                 stacklevel=3,
             )
+
+
+async def run_command(
+    session: AsyncSession,
+    arguments: Sequence[str | PathLike[str]],
+    *,
+    job: Entity | str | UUID | None = None,
+    user: Entity | str | UUID | None = None,
+    description: str | None = None,
+    progress: str | Pattern[str] | None = None,
+    frames: str | None = None,
+    duration: float | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | PathLike[str] | None = None,
+    timeout: float | None = None,
+    grace: float = 10.0,
+    retries: int = 0,
+    attach: Sequence[str] = (),
+    log: LogWhen = "failure",
+    quiet: bool = False,
+    require_ftrack: bool = False,
+) -> CommandResult:
+    """Run a command as a Job, and return how it ended. ``aioftrackjobs run`` is made of this.
+
+    The command starts at once, also if ftrack cannot be reached; the journal of the session then
+    keeps the Job until it can. A command that fails is no error: look at ``result.exit_code``.
+
+    Example: ``await run_command(session, ["rsync", "-a", "plates/", "/mnt/show"])``
+
+    Args:
+        session: An open session.
+        arguments: The program and its arguments; no shell reads them.
+        job: A Job that exists, or its id, to run it: the command then waits until it has begun.
+        user: The user that sees a new Job, or its id or name; the session's own user if None.
+        description: The text in the jobs menu; the name of the program if None.
+        progress: Which lines of the output say how far it is: see :meth:`RunningJob.run`.
+        frames: The frames that it renders, as "1001-1100", if a percentage is that of one.
+        duration: Seconds of the film that ffmpeg writes, if its output does not say it.
+        env: Variables that it gets besides those of this process.
+        cwd: Its current directory.
+        timeout: Seconds after which it is stopped.
+        grace: Seconds from SIGTERM to SIGKILL, and seconds that ftrack may take after the end.
+        retries: How often it is started again after a failure.
+        attach: Patterns of files that are attached when the command has succeeded, as "out/*.mov".
+        log: When the end of the output is attached: "always", "failure" or "never".
+        quiet: Drop its output.
+        require_ftrack: Do not start the command before its Job is running.
+
+    Raises:
+        ArgumentError: An argument has a wrong type or value.
+        JobStoppedError: The Job was stopped by another client, and the command with it.
+        FtrackJobsError: The command has to wait for its Job, and that could not begin.
+    """
+    from aioftrackjobs.commands.in_python import execution_of, start
+    from aioftrackjobs.commands.reporting import ReportedJob, ReportOptions
+
+    require(isinstance(session, AsyncSession), "session", "an AsyncSession", session)
+    jobs_of(session).require_open()
+    job_id = str(uuid4()) if job is None else job.id if isinstance(job, Job) else str(job)
+    execution = execution_of(
+        arguments,
+        job_id=job_id,
+        progress=progress,
+        frames=frames,
+        duration=duration,
+        env=env,
+        cwd=cwd,
+        timeout=timeout,
+        grace=grace,
+        retries=retries,
+        quiet=quiet,
+        log=log,
+        attach=attach,
+    )
+    text = description if description or job is not None else execution.settings.name
+    reported = ReportedJob(job_id, user, text, exists=job is not None)
+    waits = require_ftrack or job is not None
+    options = ReportOptions(tuple(attach), log, grace, waits_for_job=waits)
+    if not waits:
+        start(execution)
+    return await report_execution(session, execution, reported, options)
+
+
+async def report_execution(
+    session: AsyncSession, execution: CommandExecution, job: ReportedJob, options: ReportOptions
+) -> CommandResult:
+    """Report a command that runs, or is to run, as a Job; see :func:`run_command`.
+
+    :meta private:
+    """
+    from aioftrackjobs.commands.reporting import ExecutionReporter
+
+    def open_job(exists: bool) -> AbstractAsyncContextManager[CommandJob]:  # noqa: FBT001
+        make = partial(job_context, session, grace=options.grace)
+        if job.is_joined:
+            block = make(job=job.id, join=True)
+        elif exists:
+            block = make(job=job.id, description=job.description)
+        else:
+            block = make(user=job.user, new_id=job.id, description=job.description)
+        return cast("AbstractAsyncContextManager[CommandJob]", block)
+
+    reporter = ExecutionReporter(jobs_of(session), job, open_job, execution, options)
+    return await reporter.run()
 
 
 def _size(count: int) -> str:

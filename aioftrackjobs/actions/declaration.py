@@ -30,6 +30,9 @@ Discover: TypeAlias = Callable[[Launch], bool | Awaitable[bool]]
 #: The choices of a field: values, or pairs of value and label.
 FindChoices: TypeAlias = Callable[[Launch], Awaitable[Iterable[Any]]]
 
+#: What fields of the form begin with, by name.
+FindDefaults: TypeAlias = Callable[[Launch], Awaitable[Mapping[str, Any]]]
+
 #: A parameter of an action's function.
 _Role: TypeAlias = Literal["launch", "form", "job"]
 
@@ -66,6 +69,7 @@ class Action:
         timeout: Seconds that it may take; None for no limit.
         form: Its form; None for none.
         choices: Find the choices of some fields of the form.
+        defaults: Finds what some fields begin with.
         function: What it does.
         parameters: Which parameter of the function gets what.
     """
@@ -85,6 +89,7 @@ class Action:
     timeout: float | None
     form: Form | None
     choices: Mapping[str, FindChoices]
+    defaults: FindDefaults | None
     function: Callable[..., Awaitable[Any]]
     parameters: Mapping[str, _Role]
 
@@ -129,6 +134,7 @@ class Options(TypedDict):
     timeout: float | None
     identifier: str | None
     choices: Mapping[str, FindChoices] | None
+    defaults: FindDefaults | None
 
 
 def declare(
@@ -147,8 +153,9 @@ def declare(
     _check(options)
     job, choices, label = options["job"], options["choices"] or {}, options["label"]
     parameters, model = _parameters_of(function, frame, has_job=job is not None)
-    if choices and model is None:
-        raise ArgumentError("choices", "None without a form", "a mapping")
+    for name, given in (("choices", choices), ("defaults", options["defaults"])):
+        if given and model is None:
+            raise ArgumentError(name, "None without a form", "something")
     title = f"{label} - {options['variant']}" if options["variant"] else label
     return Action(
         identifier=options["identifier"] or function.__name__,
@@ -166,6 +173,7 @@ def declare(
         timeout=options["timeout"],
         form=None if model is None else Form(model, tuple(choices)),
         choices=dict(choices),
+        defaults=options["defaults"],
         function=function,
         parameters=parameters,
     )
@@ -183,7 +191,9 @@ def _check(options: Options) -> None:
         require_name("job", job, optional=True)
     if options["timeout"] is not None:
         require_seconds("timeout", options["timeout"], above=True)
-    choices = options["choices"]
+    choices, defaults = options["choices"], options["defaults"]
+    is_valid = defaults is None or inspect.iscoroutinefunction(defaults)
+    require(is_valid, "defaults", "a coroutine function", defaults)
     require(choices is None or isinstance(choices, Mapping), "choices", "a mapping", choices)
     for field, find in (choices or {}).items():
         is_valid = inspect.iscoroutinefunction(find)

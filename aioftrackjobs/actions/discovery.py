@@ -12,7 +12,7 @@ from aioftrackjobs.actions.action_event import ActionEvent, matches
 from aioftrackjobs.actions.declaration import Action
 from aioftrackjobs.actions.launch import Launch
 from aioftrackjobs.actions.people import People, Person
-from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.background import SafeLogger, is_cancellation_of_task, leaves_of
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.session import AsyncSession
 
@@ -21,7 +21,7 @@ logger = SafeLogger(__name__)
 #: Seconds that the function of an action may take to decide whether it is offered.
 DISCOVER_LIMIT = 1.0
 
-#: Seconds for the query of a user or of projects; after that, nobody looks at the menu any more.
+#: Seconds for the query of a user or of projects; later replies come too late for the menu.
 READ_LIMIT = 5.0
 
 
@@ -80,17 +80,29 @@ class Discovery:
             return []
 
     async def _decide(self, actions: Sequence[Action], launch: Launch) -> list[Action]:
-        left_out = set[Action]()
+        offered = {action for action in actions if action.discover is None}
 
         async def decide(action: Action) -> None:
-            if not await _is_offered(action, launch):
-                left_out.add(action)
+            if await _is_offered(action, launch):
+                offered.add(action)
 
         async with anyio.create_task_group() as group:
             for action in actions:
                 if action.discover is not None:
                     group.start_soon(decide, action)
-        return [action for action in actions if action not in left_out]
+        return [action for action in actions if action in offered]
+
+
+def is_fault(error: BaseException) -> bool:
+    """Return whether *error* of a user's function is one of the function alone.
+
+    It may be anything: ``sys.exit`` in a library, or the CancelledError of a task that the function
+    has waited for. The cancellation of the running task is no fault, and no Ctrl-C is.
+    """
+    is_interruption = any(
+        isinstance(each, KeyboardInterrupt | GeneratorExit) for each in leaves_of(error)
+    )
+    return not (is_interruption or is_cancellation_of_task(error))
 
 
 def _text(error: Exception) -> str:
@@ -112,7 +124,9 @@ async def _is_offered(action: Action, launch: Launch) -> bool:
             decision = action.discover(launch)
             if inspect.isawaitable(decision):
                 decision = await decision
-        except Exception:
+        except BaseException as exc:
+            if not is_fault(exc):
+                raise
             logger.warning(
                 "the action %r is not offered: discover has failed", action.title, exc_info=True
             )

@@ -58,7 +58,7 @@ class _Field:
         name: Its name in the model, and on the wire.
         key: What the model calls it in values: its alias.
         kind: The type of the element in the web interface.
-        info: What pydantic knows of it.
+        info: Its description by pydantic.
         choices: What can be chosen, if that is known from the model.
         is_list: Whether several can be chosen.
         is_optional: Whether it can be None.
@@ -113,6 +113,7 @@ class Form:
         title: str,
         choices: Mapping[str, Choices] | None = None,
         *,
+        defaults: Mapping[str, Any] | None = None,
         values: Mapping[str, Any] | None = None,
         errors: Mapping[str, Sequence[str]] | None = None,
     ) -> Item:
@@ -121,6 +122,7 @@ class Form:
         Args:
             title: Its title.
             choices: Those of the dynamic fields.
+            defaults: What some fields begin with, in place of the defaults of the model.
             values: What the user has entered; None to begin with the defaults.
             errors: What is wrong with that, by the name of the field; "" for all of it.
         """
@@ -134,7 +136,7 @@ class Form:
         for field in self._fields:
             items += [_label(f"**{field.label}**: {text}") for text in errors.get(field.name, ())]
             known = (choices or {}).get(field.name, field.choices)
-            items.append(_item(field, known, values))
+            items.append(_item(field, known, defaults or {}, values))
         shown: Item = {"type": "form", "title": config.get("title") or title, "items": items}
         if "submit_button_label" in extra:
             shown["submit_button_label"] = str(extra["submit_button_label"])
@@ -233,7 +235,12 @@ def _label(text: str) -> Item:
     return {"type": "label", "value": text}
 
 
-def _item(field: _Field, choices: Choices | None, values: Mapping[str, Any] | None) -> Item:
+def _item(
+    field: _Field,
+    choices: Choices | None,
+    defaults: Mapping[str, Any],
+    values: Mapping[str, Any] | None,
+) -> Item:
     item: Item = {"type": field.kind, "name": field.name}
     if field.kind != "hidden":
         item["label"] = field.label
@@ -247,6 +254,8 @@ def _item(field: _Field, choices: Choices | None, values: Mapping[str, Any] | No
         item["empty_text"] = str(field.extra["empty_text"])
     if values is not None:
         value = _shortened(values.get(field.name))
+    elif field.name in defaults:
+        value = plain(defaults[field.name])
     else:
         value = None if field.info.is_required() else plain(_default_of(field.info))
     if value is not None:

@@ -11,6 +11,7 @@ from aioftrackjobs.actions.declaration import (
     Action,
     Discover,
     FindChoices,
+    FindDefaults,
     FromLabel,
     Unique,
     declare,
@@ -69,6 +70,7 @@ class Actions:
         timeout: float | None = None,
         identifier: str | None = None,
         choices: Mapping[str, FindChoices] | None = None,
+        defaults: FindDefaults | None = None,
     ) -> Callable[[F], F]:
         """Return a decorator that makes a coroutine function an action, and returns it unchanged.
 
@@ -81,8 +83,8 @@ class Actions:
             description: Says more. Default: the first paragraph of the function's docstring.
             icon: The address of an image, or the name of an icon.
             on: Types of the entities that it is offered for: models, or names of entity types.
-                Default: any selection, also an empty one. The web interface does not tell a
-                ``Shot`` from a ``Task``, so that it is offered for all of them.
+                Default: any selection, also an empty one. Events do not distinguish a ``Shot``
+                from a ``Task``, so that it is offered for both.
             many: Whether it takes more than one entity.
             roles: Names of security roles of which a user needs one.
             projects: Names or ids of the projects that all of the selection must belong to.
@@ -97,6 +99,8 @@ class Actions:
                 Default: the name of the function.
             choices: For fields of the form, coroutine functions that get a :class:`Launch` and
                 return what can be chosen: values, or pairs of value and label.
+            defaults: A coroutine function that gets a :class:`Launch`, and returns what fields of
+                the form begin with, in place of their defaults.
 
         Raises:
             ArgumentError: Something about the declaration or the function is wrong, or there is an
@@ -124,6 +128,7 @@ class Actions:
                     timeout=timeout,
                     identifier=identifier,
                     choices=choices,
+                    defaults=defaults,
                 )
             )
             return function
@@ -186,7 +191,8 @@ class Actions:
             session: An open session, as that of the fixture ``ftrack_session``.
             name: The identifier of the action: by default, the name of its function.
             selection: Entities, or pairs of entity type and id.
-            values: What is entered into the form; without, the reply is the form.
+            values: What is entered into the form; ``{}`` to leave it as it is. Without values,
+                the reply is the form.
             user: The name of who clicks; the user of the session if None.
 
         Raises:

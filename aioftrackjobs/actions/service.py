@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from aioftrackjobs.actions.action_event import ActionEvent, read_event
 from aioftrackjobs.actions.declaration import Action
-from aioftrackjobs.actions.discovery import READ_LIMIT, Discovery
+from aioftrackjobs.actions.discovery import READ_LIMIT, Discovery, is_fault
 from aioftrackjobs.actions.forms import Choices
 from aioftrackjobs.actions.launch import Launch
 from aioftrackjobs.background import SafeLogger, format_error
@@ -49,7 +49,7 @@ class Run:
         action: The action.
         launch: Who has clicked, on what.
         form: What was entered.
-        reply: What the web interface is told at first; None before the Job exists.
+        reply: The reply to the launch; None before the Job exists.
         job: The Job, once it exists.
         error: What the function has raised.
     """
@@ -63,7 +63,7 @@ class Run:
     _replied: anyio.Event = field(default_factory=anyio.Event)
 
     def set_reply(self, reply: Reply) -> None:
-        """Set what the web interface is told; only the first call has an effect."""
+        """Set the reply; only the first call has an effect."""
         if self.reply is None:
             self.reply = reply
             self._replied.set()
@@ -116,7 +116,9 @@ class ActionService:
         """Return the items that are offered; None for no reply."""
         try:
             return await self._discovery.reply(read_event(event))
-        except Exception as exc:  # noqa: BLE001 - the next one may do better
+        except BaseException as exc:
+            if not is_fault(exc):
+                raise
             self._log(exc, "a discovery of actions failed")
             return None
 
@@ -132,7 +134,9 @@ class ActionService:
             if action is None:
                 return None
             return _checked(await self._launch(action, read))
-        except Exception as exc:  # noqa: BLE001 - the next one may do better
+        except BaseException as exc:
+            if not is_fault(exc):
+                raise
             title = action.title if action else "an action"
             self._log(exc, f"the launch of {title!r} failed")
             return self._refusal(f"{title} could not be launched: {describe_failure(exc)}")
@@ -145,8 +149,9 @@ class ActionService:
         launch, form = Launch(self._session, event, person.user), None
         if action.form is not None:
             choices = await _choices_of(action, launch)
-            if event.values is None:
-                return action.form.show(action.title, choices)
+            if not event.values:  # some clients send an empty object with the first launch
+                defaults = await _defaults_of(action, launch)
+                return action.form.show(action.title, choices, defaults=defaults)
             form, errors = action.form.read(event.values, choices)
             if form is None:
                 return action.form.show(action.title, choices, values=event.values, errors=errors)
@@ -161,7 +166,9 @@ class ActionService:
         with anyio.move_on_after(limit):
             try:
                 return _reply_of(action, await action.call(launch, form, None))
-            except (Exception, SystemExit) as exc:  # noqa: BLE001 - the user is told
+            except BaseException as exc:
+                if not is_fault(exc):
+                    raise
                 self._log(exc, f"the action {action.title!r} failed")
                 return self._refusal(f"{action.title} has failed: {describe_failure(exc)}")
         logger.warning("the action %r took longer than %g s", action.title, limit)
@@ -189,8 +196,10 @@ class ActionService:
         text: str | None = None
         try:
             text = await self._run_job(run)
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - the Job has its traceback
+        except BaseException as exc:
             run.error = exc
+            if not is_fault(exc):
+                raise
             logger.info("the action %r failed: %s", title, describe_failure(exc))
         finally:
             self._unique.discard(key)
@@ -287,6 +296,18 @@ async def _choices_of(action: Action, launch: Launch) -> dict[str, Choices]:
             ]
             found[name] = [(value, str(label)) for value, label in pairs]
     return found
+
+
+async def _defaults_of(action: Action, launch: Launch) -> Mapping[str, Any]:
+    """Return what some fields begin with.
+
+    Raises:
+        TimeoutError: That was not found in time.
+    """
+    if action.defaults is None:
+        return {}
+    with anyio.fail_after(_QUICK_LIMIT):
+        return await action.defaults(launch)
 
 
 def _reply_of(action: Action, result: object) -> Reply:

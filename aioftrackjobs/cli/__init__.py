@@ -1,20 +1,40 @@
-"""The command ``aioftrackjobs``; its dependencies come with the extra ``cli``."""
+"""The command ``aioftrackjobs``; its dependencies come with the extra ``cli``.
 
-from __future__ import annotations
+``aioftrackjobs run`` needs none of them, and starts its command before it imports anything that
+takes long: see :mod:`aioftrackjobs.cli.run`.
+"""
 
 import sys
-from importlib import import_module
 
-from aioftrackjobs.errors import FtrackJobsError, MissingExtraError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
 #: Exit codes, as shells know them: a failure, wrong use of a command, and Ctrl-C.
 _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
 
+#: Options before the name of a command, and what the command calls them.
+_GLOBAL = {
+    "--server": "--server",
+    "--user": "--api-user",
+    "--api-user": "--api-user",
+    "--api-key": "--api-key",
+    "--key-file": "--key-file",
+}
+
 
 def main() -> None:
     """Run the command line and exit. An error of this package is printed as one line."""
+    before, command, after = _split(sys.argv[1:])
+    if command == "run":
+        from aioftrackjobs.cli.run import main as run
+
+        run([*before, *after])
+        return
+    from aioftrackjobs.errors import FtrackJobsError, MissingExtraError
+
     try:
         _require("cli", "typer", "rich")
         from aioftrackjobs.cli.commands import app
@@ -28,7 +48,30 @@ def main() -> None:
         sys.exit(_INTERRUPTED)
 
 
+def _split(arguments: "Sequence[str]") -> "tuple[list[str], str, list[str]]":
+    """Return the options before the name of the command, as it calls them, the name, and the rest.
+
+    The name is empty if there is none, or something else stands before it.
+    """
+    before: list[str] = []
+    at = 0
+    while at < len(arguments):
+        name, mark, value = arguments[at].partition("=")
+        if name not in _GLOBAL:
+            return before, "" if name.startswith("-") else arguments[at], list(arguments[at + 1 :])
+        if not mark:
+            at += 1
+            value = arguments[at] if at < len(arguments) else ""
+        before.append(f"{_GLOBAL[name]}={value}")
+        at += 1
+    return before, "", []
+
+
 def _require(extra: str, *packages: str) -> None:
+    from importlib import import_module
+
+    from aioftrackjobs.errors import MissingExtraError
+
     for package in packages:
         try:
             import_module(package)
@@ -36,7 +79,7 @@ def _require(extra: str, *packages: str) -> None:
             raise MissingExtraError(extra, package) from error
 
 
-def _exit(error: FtrackJobsError, code: int) -> None:
+def _exit(error: Exception, code: int) -> None:
     line = " ".join(str(error).split())
     print(f"aioftrackjobs: {line}", file=sys.stderr)
     sys.exit(code)

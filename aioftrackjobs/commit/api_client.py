@@ -28,7 +28,12 @@ from aioftrackjobs.protocol.headers import (
 )
 from aioftrackjobs.protocol.results import AnyOperation, first_problem
 from aioftrackjobs.protocol.values import JSONValue
-from aioftrackjobs.protocol.wire import decode_response, encode_batch, redirection_refused
+from aioftrackjobs.protocol.wire import (
+    decode_response,
+    encode_batch,
+    is_foreign,
+    redirection_refused,
+)
 from aioftrackjobs.transport import Departure, Headers, Transport, WireRequest, WireResponse
 
 #: The header ``Date`` has whole seconds, and its response takes a while to arrive.
@@ -268,7 +273,7 @@ class ApiClient:
         if error is None:
             self._server_status.note_response(response.headers, is_success=True)
             return results
-        if not isinstance(error, ServerError) or error.kind == f"HTTP {error.status}":
+        if not isinstance(error, ServerError) or is_foreign(error):
             self.url = self._given_url  # if it was moved, it may have been moved back
         error.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
         if isinstance(error, ServerError):

@@ -9,7 +9,8 @@ What the server does not answer is not known. Nor is an entity gone because one 
 it: its answer may be that to another request, or queries may hide the entity. So, unless the same
 answer shows others of its type, it is asked for twice; and if no query has ever shown it
 (``Delete.unseen``), the delete is sent again. A delete that was refused, and was never in doubt, is
-not done, whatever a query says.
+not done, whatever a query says; unless what its commit has created shows that the server does not
+roll back what it has refused.
 
 Under a key that a *user* chose there may be the entity of another client. A commit with such keys
 travels alone, and before it is sent the server is asked which of them are free:
@@ -58,6 +59,7 @@ from aioftrackjobs.protocol.reconciliation import (
     untouched,
 )
 from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.protocol.wire import is_foreign
 
 #: HTTP status code: the request is too big.
 _TOO_BIG = 413
@@ -232,8 +234,7 @@ def may_concern_one_commit(refusal: ServerError) -> bool:
     """Return whether *refusal* of a group may be about one commit rather than all requests."""
     if isinstance(refusal, AuthenticationError) or refusal.is_retryable:
         return False
-    by_ftrack = refusal.kind != f"HTTP {refusal.status}"  # a proxy in between names no error
-    return by_ftrack or refusal.status == _TOO_BIG
+    return not is_foreign(refusal) or refusal.status == _TOO_BIG
 
 
 def _deletes(operation: Operation) -> bool:

@@ -68,7 +68,7 @@ from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update,
 from aioftrackjobs.protocol.reconciliation import Findings, done_among, has_chosen_key
 from aioftrackjobs.protocol.references import created_ids, linked_ids
 from aioftrackjobs.protocol.values import JSONValue, Reference
-from aioftrackjobs.protocol.wire import encode_batch
+from aioftrackjobs.protocol.wire import encode_batch, is_foreign
 
 #: An entity as requests know it: its id, or the values of a key of several parts. The type is left
 #: out, since a reference may call a Task a Context.
@@ -365,7 +365,7 @@ class PendingRequest:
         hidden = findings.missing(each.target for each in deletes if each.unseen)
         if in_doubt and refusal is not None and _says_missing(refusal):
             hidden = set()
-        elif not in_doubt and self.count == 1:
+        elif not in_doubt and not self._was_applied_in_part(findings):
             hidden = {each.target for each in deletes}
         done = done_among(
             operations,
@@ -375,6 +375,15 @@ class PendingRequest:
             with_updates=refusal is not None and in_doubt,
         )
         return self._note_done([left[place] for place in done])
+
+    def _was_applied_in_part(self, findings: Findings) -> bool:
+        """Return whether *findings* prove that the server has applied a part of what it refused.
+
+        That an entity does not exist proves nothing: it may have been deleted before.
+        """
+        gone = {each.target for each in self.operations if isinstance(each, Delete)}
+        found = done_among(self.operations, findings.found, self.may_have_created, gone)
+        return bool(self._results or found)
 
     def is_unclear(self, findings: Findings, refusal: ServerError) -> bool:
         """Return whether an earlier attempt may have been applied, although this one was refused.
@@ -484,4 +493,4 @@ def key_of(reference: Reference) -> Key:
 
 
 def _says_missing(refusal: ServerError) -> bool:
-    return refusal.kind in _MISSING or refusal.status in _MISSING
+    return not is_foreign(refusal) and (refusal.kind in _MISSING or refusal.status in _MISSING)

@@ -50,7 +50,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.protocol.operations import Create, Operation
 from aioftrackjobs.protocol.results import AnyOperation
-from aioftrackjobs.protocol.wire import join_batches
+from aioftrackjobs.protocol.wire import is_foreign, join_batches
 
 logger = SafeLogger(__name__)
 
@@ -205,8 +205,11 @@ class BatchSender:
         """End *group* because of *error*; if a part of it may succeed, return that to be sent."""
         left = _not_ended(group)
         if isinstance(error, ServerError):
-            if len(left) > 1 and may_concern_one_commit(error):
-                return await self._bisect(left, backoff)
+            if may_concern_one_commit(error):
+                if len(left) > 1:
+                    return await self._bisect(left, backoff)
+            elif is_foreign(error) and not error.is_retryable:
+                left = await self._resolve_foreign_refusal(left, error)
             rests: list[Sequence[PendingRequest]] = []
             for request in left:
                 outcome = await self._outcome_of_refusal(request, _own(error, left), backoff)
@@ -218,6 +221,37 @@ class BatchSender:
         for request in left:
             self._end(request, _outcome_after(_own(error, left), request))
         return ()
+
+    async def _resolve_foreign_refusal(
+        self, group: Sequence[PendingRequest], refusal: ServerError
+    ) -> Sequence[PendingRequest]:
+        """End those of *group* that were applied although a proxy refused; return the others.
+
+        It may have refused the response rather than the request. If it refuses the query, too, the
+        server is not reached, and has applied nothing. If nothing is found that was created, the
+        refusal stands; if something to be deleted is not found, that may be its work.
+        """
+        doubtful = [
+            each
+            for each in group
+            if each.is_sent
+            and each.operations
+            and each.send_within is None  # its caller reads and writes anew
+            and each.uncertain_because is None
+        ]
+        for request in doubtful:
+            request.uncertain_because = TransportError(f"no response of the server: {refusal}")
+        unclear: Sequence[PendingRequest] = ()
+        try:
+            _, unclear = await self._reconciler.reconcile(doubtful, refusal)
+            unclear = [each for each in unclear if each.deletes]
+        except TransportError as exc:
+            if not isinstance(exc.__cause__, ServerError):
+                unclear = doubtful
+        for request in doubtful:
+            if request not in unclear:
+                request.uncertain_because = None
+        return self._end_done(group)
 
     async def _reconcile(
         self,

@@ -47,6 +47,7 @@ class Timings:
             a bigger one is an error; 500 rows rarely have tens of megabytes.
         claim_wait: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
+        join_wait: Seconds that a command waits for the Job that it is run as, to join it.
         event_acknowledgement: Seconds after which a subscription counts as made if the event hub
             has not acknowledged it.
         event_refusal_pause: Seconds between two attempts to connect to an event hub that refuses
@@ -76,6 +77,7 @@ class Timings:
     reserved_limit: float = 20.0
     response_size: int = 128 * 1024 * 1024
     claim_wait: float = 0.5
+    join_wait: float = 15.0
     event_acknowledgement: float = 10.0
     event_refusal_pause: float = 30.0
     event_outbox: int = 1000

@@ -14,7 +14,7 @@ ASSUMPTIONS: tuple[str, ...] = (
     "In strict mode: 400 ParseError and TransferError, 401 InvalidCredentialsError, "
     "403 PermissionError, 404 EntityNotFoundError, 409 DuplicateEntryError and IntegrityError, "
     "422 ValidationError, 501 UnsupportedOperationError.",
-    "A request takes 32 MiB and 20 000 operations, a query 512 Ki characters, a list 20 000 "
+    "A request takes 32 MiB and 10 000 operations, a query 512 Ki characters, a list 20 000 "
     "entries, a file 1 TiB and 10 000 parts; a body or file that stops arriving is abandoned after "
     "30 s, with 408.",
     "A response takes 64 MiB, and the rows that are read for it about as much; a query that finds "

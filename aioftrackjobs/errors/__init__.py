@@ -18,6 +18,7 @@
     │   ├── ValidationError        correct the value, the attribute or the entity type
     │   ├── DuplicateEntryError    use the entity that exists already
     │   └── QuerySyntaxError       correct the query
+    ├── CommandFailedError         read its reason, and the log that is attached to the Job
     ├── EventQueueFullError        handle events faster, or give the subscription a longer queue
     ├── JobStoppedError            another client stopped the Job: go on with the next one
     ├── JobDeletedError            another client deleted the Job: its end is not recorded
@@ -43,6 +44,7 @@ is kept unchanged.
 
 from aioftrackjobs.errors._outcomes import (
     AuthenticationError,
+    CommandFailedError,
     CommitUncertainError,
     ConnectError,
     DuplicateEntryError,
@@ -83,6 +85,7 @@ from aioftrackjobs.errors._usage import (
 __all__ = [
     "ArgumentError",
     "AuthenticationError",
+    "CommandFailedError",
     "CommitUncertainError",
     "ConfigurationError",
     "ConnectError",

@@ -298,6 +298,26 @@ class MultipleResultsFoundError(_QueryResultError):
         return f"more than one result for: {self.expression}"
 
 
+class CommandFailedError(FtrackJobsError):
+    """A command that ran as a Job, or as a part of one, has failed.
+
+    Attributes:
+        command: The name of the program.
+        exit_code: As a shell reports it: 128 plus its number after a signal, 127 if there is no
+            such program, 126 if it cannot be executed.
+        reason: What it said, in one line.
+    """
+
+    def __init__(self, command: str, exit_code: int, reason: str) -> None:
+        super().__init__(command, exit_code, reason)
+        self.command = command
+        self.exit_code = exit_code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.command}: {self.reason}"
+
+
 class JobOwnedError(FtrackJobsError):
     """Another session runs the Job, or is about to. Nothing was written to it.
 

@@ -1,5 +1,6 @@
 """The event hub: what ``session.events`` is, and the events that it delivers."""
 
+from aioftrackjobs.events.cursor import EventCursor
 from aioftrackjobs.events.hub import EventHub
 from aioftrackjobs.events.models import (
     ActionDiscover,
@@ -24,6 +25,7 @@ __all__ = [
     "EntityChange",
     "EntityReference",
     "Event",
+    "EventCursor",
     "EventHub",
     "EventStream",
     "EventUser",

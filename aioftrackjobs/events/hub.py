@@ -12,6 +12,7 @@ from aioftrackjobs.config.settings import require, require_count, require_flag
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import EventTimeoutError
 from aioftrackjobs.events.arguments import metadata_of, selection_of
+from aioftrackjobs.events.cursor import EventCursor
 from aioftrackjobs.events.handlers import Handler
 from aioftrackjobs.events.models import Event, Gap, Lagged
 from aioftrackjobs.events.queue import EventQueue, Overflow
@@ -19,6 +20,11 @@ from aioftrackjobs.events.runtime import HubRuntime
 from aioftrackjobs.events.streams import EventStream, ReplyStream
 from aioftrackjobs.events.subscriptions import Subscription
 from aioftrackjobs.health import EventHubHealth
+from aioftrackjobs.protocol import events
+from aioftrackjobs.protocol.subscription import parse
+
+#: What a subscription with a cursor can be for.
+_CURSOR_ONLY = "an expression with topic=ftrack.update, and no function, for a cursor"
 
 E = TypeVar("E", bound=Event)
 H = TypeVar("H", bound=Callable[..., object])
@@ -75,6 +81,7 @@ class EventHub:
         where: str | Callable[[E], bool] | None = None,
         queue: int = 1000,
         overflow: Overflow = "drop_oldest",
+        cursor: EventCursor | None = None,
         subscriber: Mapping[str, Any] | None = None,
     ) -> EventStream[E]: ...
     @overload
@@ -85,6 +92,7 @@ class EventHub:
         where: str | Callable[[Event], bool] | None = None,
         queue: int = 1000,
         overflow: Overflow = "drop_oldest",
+        cursor: EventCursor | None = None,
         subscriber: Mapping[str, Any] | None = None,
     ) -> EventStream[Event]: ...
     def subscribe(
@@ -94,6 +102,7 @@ class EventHub:
         where: str | Callable[[Any], bool] | None = None,
         queue: int = 1000,
         overflow: Overflow = "drop_oldest",
+        cursor: EventCursor | None = None,
         subscriber: Mapping[str, Any] | None = None,
     ) -> EventStream[Any]:
         """Listen inside an ``async with`` block, which begins when the server knows of it.
@@ -117,6 +126,8 @@ class EventHub:
             queue: Events that may wait to be taken.
             overflow: What becomes of more: the oldest is dropped, and the loop gets a
                 :class:`Lagged`; or "raise" for an error in the loop.
+            cursor: Read update events from the table ``Event``, at least once, see
+                :class:`EventCursor`. While *queue* are not taken, no more are read.
             subscriber: What targets of other clients may test besides the id, such as
                 ``{"applicationId": "studio.service"}``.
 
@@ -132,6 +143,11 @@ class EventHub:
             overflow in ("drop_oldest", "raise"), "overflow", '"drop_oldest" or "raise"', overflow
         )
         waiting = EventQueue[Any](queue, overflow, expression, self._runtime.new_waiter)
+        if cursor is not None:
+            require(isinstance(cursor, EventCursor), "cursor", "an EventCursor", cursor)
+            is_update = parse(expression).equal.get("topic") == events.UPDATE
+            require(is_update and test is None, "what", _CURSOR_ONLY, expression)
+            return self._runtime.follow_table(waiting, expression, cursor)
         subscription = Subscription(
             expression, kind, waiting, where=test, metadata=metadata_of(subscriber)
         )
@@ -139,7 +155,7 @@ class EventHub:
         return EventStream(
             waiting,
             partial(self._runtime.add, subscription),
-            partial(self._runtime.remove, subscription),
+            partial(self._runtime.leave, subscription),
         )
 
     @overload

@@ -50,10 +50,11 @@ LinkState: TypeAlias = Literal["connecting", "connected", "refused", "closed"]
 _PIECE = 256 * 1024
 
 #: Seconds of a connection after which the next failure is one of its own: pauses begin anew.
-_STABLE = 5.0
+_STABLE = 1.0
 
-#: Longest pause between two attempts, in seconds, as that of the JavaScript client.
-_LONGEST_PAUSE = 10.0
+#: Longest pause between two attempts, in seconds, as that of the JavaScript client; and after the
+#: loss of a connection, when the server may well be there.
+_LONGEST_PAUSE, _LONGEST_AFTER_LOSS = 10.0, 1.0
 
 _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 
@@ -64,7 +65,8 @@ class Link:
     Args:
         connection: The connection of the session.
         outbox: What is to be sent.
-        first_frames: Returns what is sent first on a new connection: the subscriptions.
+        first_frames: Returns what is sent first on a new connection: the subscriptions. It gets a
+            function that sends further frames.
         receive: Called with each frame that has data.
         note_loss: Called after a connection was lost, with the time when the server was last heard.
         note_state: Called when the state has changed.
@@ -85,7 +87,7 @@ class Link:
         connection: Connection,
         outbox: Outbox,
         *,
-        first_frames: Callable[[], list[str]],
+        first_frames: Callable[[Callable[[str], None]], list[str]],
         receive: Callable[[str, str], None],
         note_loss: Callable[[datetime], None],
         note_state: Callable[[], None],
@@ -100,7 +102,6 @@ class Link:
         self._connections = 0
         self._pauses = 0
         self._warned_of: str | None = None
-        self._socket: WebSocket | None = None
         self._replies: list[str] = []  # to heartbeats and numbered frames
         self._is_leaving = False
         self._has_left = anyio.Event()
@@ -134,13 +135,13 @@ class Link:
         """
         try:
             while True:
-                began = anyio.current_time()
+                began, connections = anyio.current_time(), self._connections
                 refused = await self._run_once()
                 if anyio.current_time() - began > _STABLE:
                     self._pauses = 0
                 if self._leaves():
                     return
-                await self._pause(refused=refused)
+                await self._pause(refused=refused, was_connected=self._connections > connections)
         except (ConfigurationError, SessionStateError) as exc:
             self.failure = exc
             raise
@@ -185,13 +186,14 @@ class Link:
             logger.warning("the event hub refuses the credentials: %s", problem)
         self._set_state("refused", problem)
 
-    async def _pause(self, *, refused: bool) -> None:
+    async def _pause(self, *, refused: bool, was_connected: bool) -> None:
         """Wait until another attempt is due: soon at first, then up to ten seconds, by chance."""
         policy, timings = self._connection.retry, self._connection.timings
         if refused:
             delay = timings.event_refusal_pause
         else:
-            delay = min(policy.first_delay * 2 ** min(self._pauses, 16), _LONGEST_PAUSE)
+            longest = _LONGEST_AFTER_LOSS if was_connected else _LONGEST_PAUSE
+            delay = min(policy.first_delay * 2 ** min(self._pauses, 16), longest)
             self._pauses += 1
         await policy.sleep(delay * (1 - policy.jitter * policy.chance()))
 
@@ -245,8 +247,8 @@ class Link:
 
     async def _serve(self, socket: WebSocket, handshake: Handshake) -> None:
         """Exchange frames until the connection is lost."""
-        self._socket, self._replies = socket, []
-        for frame in self._first_frames():
+        self._replies = []
+        for frame in self._first_frames(self._send_now):
             socket.put(frame)
         lost: list[SocketLostError] = []
         try:
@@ -262,10 +264,8 @@ class Link:
                 group.start_soon(until_lost, partial(self._send, socket))
                 group.start_soon(until_lost, partial(self._read, socket, handshake))
         finally:
-            self._socket = None
             self._has_left.set()
-            if self.state == "connected":
-                self._note_loss(self.last_frame or datetime.now(UTC))
+            self._note_loss(self.last_frame or datetime.now(UTC))
             self._outbox.lose_sent(str(lost[0]) if lost else "the session is closed")
         raise lost[0]
 
@@ -333,11 +333,9 @@ class Link:
             if not await socket.flush():
                 await self._wakeup.wait()
 
-    def send_now(self, frame: str) -> None:
-        """Send *frame*, which belongs to the present connection; there must be one."""
-        if self._socket is not None:
-            self._replies.append(frame)
-            self._wake()
+    def _send_now(self, frame: str) -> None:
+        self._replies.append(frame)
+        self._wake()
 
     async def say_goodbye(self, seconds: float) -> None:
         """Send what waits, and end the connection in good order, if that is soon done."""

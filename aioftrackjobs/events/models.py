@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from aioftrackjobs.protocol import events
 from aioftrackjobs.protocol.changes import (
@@ -64,7 +65,6 @@ class Event(BaseModel):
     in_reply_to: str | None = Field(
         default=None, validation_alias=AliasChoices("inReplyToEvent", "in_reply_to")
     )
-    _names: EntityNames = PrivateAttr(default=NO_NAMES)
 
     @property
     def user(self) -> EventUser:
@@ -165,7 +165,13 @@ class EntityChange:
     payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-class UpdateEvent(Event):
+class _NamingEvent(Event):
+    """An event that refers to entities, whose names the schemas of the server tell."""
+
+    _names: ClassVar[EntityNames] = NO_NAMES  # an event of a hub has its own, see make_event()
+
+
+class UpdateEvent(_NamingEvent):
     """``ftrack.update``: entities were created, changed or deleted.
 
     ::
@@ -179,16 +185,12 @@ class UpdateEvent(Event):
 
     subscription: ClassVar[str] = f"topic={events.UPDATE}"
 
-    _changes: list[EntityChange] | None = PrivateAttr(default=None)
-
-    @property
+    @cached_property
     def changes(self) -> list[EntityChange]:
         """What has happened, one entry for each entity; what is no description is left out."""
-        if self._changes is None:
-            payloads = self._data("entities")
-            found = payloads if isinstance(payloads, list) else []
-            self._changes = [each for each in map(self._change, found) if each is not None]
-        return self._changes
+        payloads = self._data("entities")
+        found = payloads if isinstance(payloads, list) else []
+        return [each for each in map(self._change, found) if each is not None]
 
     def _change(self, payload: Any) -> EntityChange | None:
         entity = read_entity(payload, self._names)
@@ -215,7 +217,7 @@ class UpdateEvent(Event):
         return read_entities(payload.get("parents"), self._names)
 
 
-class _ActionEvent(Event):
+class _ActionEvent(_NamingEvent):
     """An event about actions, with the entities that the user has selected."""
 
     @property
@@ -322,7 +324,10 @@ def make_event(payload: dict[str, Any], kind: type[E], names: EntityNames = NO_N
         if type(payload.get(name, _ODD)) is not expected and name in payload:
             payload = {key: value for key, value in payload.items() if key != name}
     event = kind.model_validate(payload)
-    event._names = names
+    if isinstance(event, _NamingEvent):
+        event.__dict__["_names"] = (
+            names  # as a private attribute, it would take as long as all else
+        )
     return event
 
 

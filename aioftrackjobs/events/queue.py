@@ -45,6 +45,7 @@ class EventQueue(Generic[E]):
         self._lagged = 0  # dropped before the first of _items, and not reported
         self._gap: Gap | None = None  # before these
         self._waiting: deque[Waiter] = deque()
+        self._for_room: Waiter | None = None
         self._is_closed = False
         self.dropped = 0
 
@@ -77,12 +78,6 @@ class EventQueue(Generic[E]):
             self._items[-1] = last.joined(gap)
         else:
             self._items.append(gap)
-        self._wake()
-
-    def put_lag(self, count: int) -> None:
-        """Note that events were lost elsewhere, before all that waits."""
-        self._lagged += count
-        self.dropped += count
         self._wake()
 
     def _wake(self) -> None:
@@ -119,6 +114,8 @@ class EventQueue(Generic[E]):
         item = self._items.popleft()
         if not isinstance(item, Gap):
             self._events -= 1
+            if self._for_room is not None and not self._for_room.done():
+                self._for_room.set_result(None)
         return item
 
     async def get(self) -> E | Gap | Lagged | None:
@@ -140,9 +137,8 @@ class EventQueue(Generic[E]):
                 raise
         return item
 
-    def drain(self) -> list[E | Gap | Lagged]:
-        """Return all that waits, and forget it."""
-        found: list[E | Gap | Lagged] = []
-        while (item := self.get_now()) is not None:
-            found.append(item)
-        return found
+    async def wait_for_room(self) -> None:
+        """Wait until another event may be put without one being dropped; for one task."""
+        while self._events >= self._limit and not self._is_closed:
+            self._for_room = self._new_waiter()
+            await self._for_room

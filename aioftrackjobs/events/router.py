@@ -34,7 +34,7 @@ class Router:
     Attributes:
         subscriptions: Those that exist.
         names: Names of entity types and attributes.
-        send: Sends a frame on the present connection, if there is one.
+        send: Sends a frame on the present connection; None while there is none.
         received: Events that have arrived.
         repeated: Events that have arrived once more.
     """
@@ -53,7 +53,7 @@ class Router:
         self._seen: dict[str, None] = {}
         self.subscriptions = SubscriptionIndex()
         self.names: EntityNames = NO_NAMES
-        self.send: Callable[[str], None] = lambda _: None
+        self.send: Callable[[str], None] | None = None
         self.received = 0
         self.repeated = 0
 
@@ -62,18 +62,25 @@ class Router:
     def subscribe(self, subscription: Subscription) -> None:
         """Add a subscription, and tell the server if there is a connection."""
         self.subscriptions.add(subscription)
-        self.send(self._frame(subscription))
+        if self.send is not None:
+            self.send(self._frame(subscription))
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Remove a subscription, and tell the server if there is a connection."""
         if subscription in self.subscriptions:
             self.subscriptions.remove(subscription)
             data = events.unsubscription_data(subscription.id)
-            self.send(socketio.event_frame(self._encode(events.UNSUBSCRIBE, data)))
+            if self.send is not None:
+                self.send(socketio.event_frame(self._encode(events.UNSUBSCRIBE, data)))
         subscription.consumer.close()
 
-    def first_frames(self) -> list[str]:
-        """Return the frames that make all subscriptions on a new connection."""
+    def first_frames(self, send: Callable[[str], None]) -> list[str]:
+        """Return the frames that make all subscriptions on a new connection.
+
+        Args:
+            send: Sends further frames on it.
+        """
+        self.send = send
         return [self._frame(each) for each in self.subscriptions]
 
     def _frame(self, subscription: Subscription) -> str:
@@ -110,6 +117,7 @@ class Router:
 
     def note_loss(self, since: datetime) -> None:
         """Take note that the connection is lost, and when the server was last heard."""
+        self.send = None
         for subscription in self.subscriptions:
             subscription.note_loss(since)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -13,14 +14,18 @@ import anyio.lowlevel
 from aioftrackjobs.background import BackgroundTasks, SafeLogger, Waiter
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
+from aioftrackjobs.events.cursor import EventCursor, TableFeed
 from aioftrackjobs.events.handlers import Handler
-from aioftrackjobs.events.models import KINDS, Event
+from aioftrackjobs.events.models import KINDS, Event, Gap, UpdateEvent
 from aioftrackjobs.events.outbox import Outbox
 from aioftrackjobs.events.publisher import Publisher
+from aioftrackjobs.events.queue import EventQueue
 from aioftrackjobs.events.router import Router
+from aioftrackjobs.events.streams import EventStream
 from aioftrackjobs.events.subscriptions import Subscription
 from aioftrackjobs.health import EventHubHealth
-from aioftrackjobs.protocol.changes import EntityNames
+from aioftrackjobs.protocol.changes import NO_NAMES, EntityNames
+from aioftrackjobs.protocol.subscription import parse
 
 logger = SafeLogger(__name__)
 
@@ -76,16 +81,17 @@ class HubRuntime:
             note_loss=self.router.note_loss,
             note_state=self._note_state,
         )
-        self.router.send = self._link.send_now
         self.router.subscriptions.add(self.publisher.replies)
         self._tasks = BackgroundTasks(anyio.lowlevel.checkpoint, connection.redact)
         self._group: anyio.abc.TaskGroup | None = None
         self.is_started = False
         self.is_closing = False
+        self._reported_gap: datetime | None = None  # the beginning of the latest one
         self._announcing = 0  # handlers that the router is about to get
         self._dropped = 0  # by subscriptions that have ended
         self._changed: list[Waiter] = []
-        self._have_names = False
+        self._wants_names = False
+        self._has_tried_names = False  # since the hub was connected
         self._names_lock = anyio.Lock()
         connection.start_events = self._start_if_needed
         connection.end_events = self._close
@@ -134,18 +140,29 @@ class HubRuntime:
             await anyio.sleep_forever()
 
     async def _load_names(self) -> None:
-        """Load the schemas, for the names in update events; without them, columns stay columns."""
+        """Load the schemas, for the names in update events; without them, columns stay columns.
+
+        It is tried once, and again when the hub is connected.
+        """
+        self._wants_names = True
         async with self._names_lock:
-            if self._have_names:
+            if self._has_tried_names or self.router.names is not NO_NAMES:
                 return
+            problem = "they take too long"
             with anyio.move_on_after(_NAMES_LIMIT):
                 try:
                     documents = await self._entities.schemas()
                 except FtrackJobsError as exc:
-                    logger.warning("events have the names of columns, without schemas: %s", exc)
+                    problem = str(exc)
                 else:
                     self.router.names = EntityNames(documents)
-                    self._have_names = True
+                    return
+            self._has_tried_names = True
+            logger.warning("events have the names of columns, without schemas: %s", problem)
+
+    async def _retry_names(self) -> None:
+        self._has_tried_names = False
+        await self._load_names()
 
     # Subscriptions
 
@@ -188,6 +205,44 @@ class HubRuntime:
                 raise ServerError("EventRefused", subscription.refusal)
             await self.wait_change()
 
+    def follow_table(
+        self, queue: EventQueue[Any], expression: str, cursor: EventCursor
+    ) -> EventStream[Any]:
+        """Return the update events of the table ``Event`` as a stream."""
+        feed = TableFeed(
+            cursor,
+            parse(expression),
+            queue,
+            call=self._connection.call,
+            names=lambda: self.router.names,
+            new_waiter=self.new_waiter,
+            interval=self._timings.event_cursor_interval,
+        )
+        # The server wakes it for all updates, because rows have less to compare than events.
+        subscription = Subscription(UpdateEvent.subscription, UpdateEvent, feed)
+
+        is_open = False
+
+        async def begin() -> None:
+            nonlocal is_open
+            self.require_open()
+            await cursor.open(self._connection.credentials.server_url)
+            is_open = True
+            await self.add(subscription)
+            await feed.begin()
+            self.start(feed.run, "event cursor")
+
+        async def end() -> None:
+            self.remove(subscription)
+            if is_open:
+                await feed.end()
+
+        return EventStream(queue, begin, end, feed.note_handled)
+
+    async def leave(self, subscription: Subscription) -> None:
+        """End the subscription of a stream."""
+        self.remove(subscription)
+
     def remove(self, subscription: Subscription) -> None:
         """End a subscription."""
         self.router.unsubscribe(subscription)
@@ -220,6 +275,8 @@ class HubRuntime:
             self._outbox.abandon(self._link.refusal)
         if self._link.state == "connected" and self._group is not None:
             self._group.start_soon(self._activate_late, self._link.reconnects)
+            if self._wants_names and self.router.names is NO_NAMES:
+                self._group.start_soon(self._retry_names)
         self._note_change()
 
     async def _activate_late(self, reconnects: int) -> None:
@@ -261,6 +318,14 @@ class HubRuntime:
         """Publish *data* as the reply to *event*, if that says by whom it was published."""
         if not self.publisher.reply(event, data):
             logger.debug("there is no reply to %s, which has no source", event.topic)
+
+    def report_gap(self, gap: Gap) -> None:
+        """Log a gap, once for all handlers."""
+        if gap.since != self._reported_gap:
+            self._reported_gap = gap.since
+            since, until = (each.isoformat(" ", "seconds") for each in (gap.since, gap.until))
+            text = "handlers may have missed events from %s to %s, without a connection"
+            logger.warning(text, since, until)
 
     def redact(self, text: str) -> str:
         """Return *text* without secrets."""

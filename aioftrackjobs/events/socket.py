@@ -82,7 +82,7 @@ class WebSocket:
         return messages
 
     async def _read(self, timeout: float) -> bytes:
-        for seconds in (timeout, _LAST_LOOK):
+        for seconds in (timeout, min(timeout, _LAST_LOOK)):
             try:
                 return await self._stream.read(_PIECE, seconds)
             except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything

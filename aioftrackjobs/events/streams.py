@@ -33,7 +33,7 @@ class EventStream(Generic[E]):
         self,
         queue: EventQueue[E],
         open_subscription: Callable[[], Awaitable[None]],
-        close_subscription: Callable[[], None],
+        close_subscription: Callable[[], Awaitable[None]],
         note_taken: Callable[[E], None] | None = None,
     ) -> None:
         self._queue = queue
@@ -50,7 +50,7 @@ class EventStream(Generic[E]):
         try:
             await self._open()
         except BaseException:
-            self._end()
+            await self._end()
             raise
         return self
 
@@ -60,11 +60,12 @@ class EventStream(Generic[E]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end()
+        await self._end()
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
         self._state = "closed"
-        self._close()
+        with anyio.CancelScope(shield=True):  # it waits for no more than a small file
+            await self._close()
 
     def __aiter__(self) -> Self:
         return self

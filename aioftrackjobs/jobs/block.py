@@ -140,12 +140,14 @@ class GivenJob(NamedTuple):
         user: The user that sees the new Job, or its id or name; the session's own user if None.
         data: What the program keeps in its ``data``.
         take_over: Take it from an owner that may still run it.
+        new_id: The id that a new Job gets; a random one if None.
     """
 
     job: Entity | str | UUID | None
     user: Entity | str | UUID | None
     data: Mapping[str, Any] | str | None
     take_over: bool
+    new_id: str | UUID | None = None
 
 
 def check_arguments(
@@ -162,6 +164,7 @@ def check_arguments(
     stop_on: Any = "request",
     take_over: Any = False,
     join: Any = False,
+    new_id: Any = None,
     **_: object,
 ) -> None:
     """Raise ArgumentError if an argument of ``job_context`` has a wrong type or value.
@@ -192,17 +195,20 @@ def check_arguments(
         require(False, "stop_on", " or ".join(map(repr, STOP_ON)), stop_on)  # noqa: FBT003
     if type(attach_traceback) is not bool:
         require_flag("attach_traceback", attach_traceback)
-    if take_over is not False or join is not False:
-        _check_ownership(job, take_over, join)
+    if take_over is not False or join is not False or new_id is not None:
+        _check_ownership(job, take_over, join, new_id)
 
 
-def _check_ownership(job: object, take_over: object, join: object) -> None:
+def _check_ownership(job: object, take_over: object, join: object, new_id: object) -> None:
     for name, value in (("take_over", take_over), ("join", join)):
         require_flag(name, value)
         if value and job is None:
             raise ArgumentError(name, "False without a job", "True")
     if take_over and join:
         raise ArgumentError("join", "False with take_over=True", "True")
+    if new_id is not None:
+        require(job is None, "new_id", "None with a job", new_id)
+        require(_uuid_text(str(new_id)) is not None, "new_id", "a UUID", new_id)
 
 
 def _names(model: type[Entity], value: object) -> bool:

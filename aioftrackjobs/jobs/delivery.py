@@ -50,6 +50,7 @@ from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.leases import ActiveJob
 from aioftrackjobs.jobs.writing import allows_no_read, retry_after_of, write_anew
 from aioftrackjobs.models import JobStatus, remote_value
+from aioftrackjobs.protocol.wire import is_foreign
 
 logger = SafeLogger(__name__)
 
@@ -257,7 +258,7 @@ class Delivery:
             self._send_within *= 2
         elif isinstance(error, ServerError):
             self._refusals += not error.is_retryable
-            if self._refusals > 1 and error.kind != f"HTTP {error.status}":  # not once, by a proxy
+            if self._refusals > 1 and not is_foreign(error):  # not once, by a proxy
                 self._running.interventions.note_refusal(error)
         elif isinstance(error, MalformedResponseError):
             self._refusals += 1

@@ -12,6 +12,7 @@ If the owner is a block of the same session, the joined one reports through it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from aioftrackjobs.errors import (
     EntityError,
     FtrackJobsError,
     JobOwnedError,
+    NoResultFoundError,
     ServerError,
 )
 from aioftrackjobs.jobs.block import GivenJob, find_job
@@ -36,10 +38,17 @@ from aioftrackjobs.jobs.leases import ActiveJob
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, takeover_note
 from aioftrackjobs.jobs.stopping import current_task
+from aioftrackjobs.jobs.termination import END_STATUSES
 from aioftrackjobs.jobs.writing import write_anew
-from aioftrackjobs.models import JobStatus, parse_job_data, remote_value
+from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
 logger = SafeLogger(__name__)
+
+#: The environment variable in which a command finds the Job that it is run as.
+JOB_ID = "FTRACK_JOB_ID"
+
+#: Seconds between two looks for a Job that is about to begin.
+_JOIN_PAUSE = 0.1
 
 
 class RepeatedLifecycle(JobLifecycle):
@@ -160,11 +169,7 @@ class JoinedLifecycle(JobLifecycle):
         """
         data = given.data
         self._data.extra = parse_given_data(data) if isinstance(data, str) else data
-        found = await find_job(self._jobs.entities, given.job or "")
-        self._jobs.require_open()
-        status = remote_value(found, "status")
-        if status != JobStatus.RUNNING:
-            raise EntityError(f"{found!r} is {status}; only a Job that is running can be joined")
+        found = await self._find_running(given)
         owner = self._jobs.active.find(found.id)
         self._owner = owner if isinstance(owner, JobLifecycle) else None
         self._data.adopt_description(remote_value(found, "data"))
@@ -177,6 +182,32 @@ class JoinedLifecycle(JobLifecycle):
         self._jobs.active.add_guest(self, is_read=True)
         if self._data.extra:
             self._channels.touch()
+
+    async def _find_running(self, given: GivenJob) -> Job:
+        """Return the Job, which runs.
+
+        A command starts before its Job is created: see :mod:`aioftrackjobs.commands`.
+        """
+        wait = self._jobs.entities.connection.timings.join_wait
+        may_come = os.environ.get(JOB_ID) == str(getattr(given.job, "id", given.job))
+        deadline = anyio.current_time() + (wait if may_come else 0.0)
+        while True:
+            try:
+                found = await find_job(self._jobs.entities, given.job or "")
+            except NoResultFoundError:
+                if anyio.current_time() >= deadline:
+                    raise
+                status = None
+            else:
+                status = remote_value(found, "status")
+            self._jobs.require_open()
+            if status == JobStatus.RUNNING:
+                return found
+            if status in END_STATUSES or anyio.current_time() >= deadline:
+                raise EntityError(
+                    f"{found!r} is {status}; only a Job that is running can be joined"
+                )
+            await anyio.sleep(_JOIN_PAUSE)
 
     def decide(self, status: JobStatus, text: str | None) -> bool:
         """Log that this has no effect: the owner decides how the Job ends."""

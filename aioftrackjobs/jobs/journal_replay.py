@@ -37,6 +37,7 @@ from aioftrackjobs.jobs.data import (
     compose_recovered_data,
     simplified,
 )
+from aioftrackjobs.jobs.late_creation import CREATE_FOR, create_ended_job
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
@@ -235,9 +236,10 @@ class JournalReplay:
             return ends
 
         errors = await terminate_jobs(self._entities, list(by_id), decide)
+        errors |= await self._create_jobs([each for each in entries if each.id in missing])
         is_complete = True
         for entry in entries:
-            if entry.id not in missing or not self._journal.has(entry):
+            if entry.id not in missing or entry.id in errors or not self._journal.has(entry):
                 continue
             # The request that creates it may still be on its way since its process died, which may
             # be long after the entry was written. One that was there before was deleted.
@@ -264,6 +266,25 @@ class JournalReplay:
                 self._retry_after = getattr(error, "retry_after", None) or self._retry_after
                 is_complete = False
         return is_complete
+
+    async def _create_jobs(self, entries: Sequence[Entry]) -> dict[str, FtrackJobsError | None]:
+        """Create those Jobs that ended before the server could be reached; return their errors."""
+        errors: dict[str, FtrackJobsError | None] = {}
+        for entry in entries:
+            report, final = _parse(entry.final_report), _read_final_report(entry)
+            if final is None or CREATE_FOR not in report or not self._journal.has(entry):
+                continue
+            owner = report[CREATE_FOR]
+            user = owner if isinstance(owner, str) else None
+            try:
+                await create_ended_job(self._entities, entry.id, user, *final)
+            except SessionStateError:
+                raise
+            except FtrackJobsError as exc:
+                errors[entry.id] = exc
+            else:
+                errors[entry.id] = None
+        return errors
 
     def _is_refused_for_long(self, job_id: str, error: FtrackJobsError) -> bool:
         """Return whether *error*, which might have passed, has not passed for long."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 
@@ -165,7 +166,7 @@ class JobLifecycle:
         entities = self._jobs.entities
         owner = await (entities.current_user() if user is None else find_user(entities, user))
         self._beginning = unit = entities.new_unit()
-        self._entity = entity = self._create(owner, extra, unit)
+        self._entity = entity = self._create(owner, extra, unit, given.new_id)
         self._is_new = True
         await self._record_in_journal(entity)
         ahead = self._jobs.server.clock_offset
@@ -208,12 +209,20 @@ class JobLifecycle:
         offset = self._jobs.server.clock_offset
         self._jobs.active.add(self, renew_now=abs(offset - ahead) > _CLOCK_STEP)
 
-    def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
+    def _create(
+        self,
+        user: User,
+        extra: Mapping[str, Any] | None,
+        unit: UnitOfWork,
+        new_id: str | UUID | None,
+    ) -> Job:
         values = {
             "status": JobStatus.RUNNING,
             "data": self._compose(None, extra),
             "user_id": user["id"],
         }
+        if new_id is not None:
+            values["id"] = str(UUID(str(new_id)))
         return self._jobs.entities.create(Job, values, unit=unit)
 
     async def require_existence(self, refusal: ServerError) -> None:

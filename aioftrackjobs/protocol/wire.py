@@ -102,6 +102,11 @@ def decode_response(
     return decoded
 
 
+def is_foreign(refusal: ServerError) -> bool:
+    """Return whether something else than ftrack has refused, such as a proxy: it names no error."""
+    return refusal.kind == f"HTTP {refusal.status}"
+
+
 def redirection_refused(status: int, url: str, location: str, problem: str) -> ServerError:
     """Return the error for a redirection that is not followed: nothing was applied.
 

@@ -285,3 +285,13 @@ class TestPublishHook:
         run = all_runs.run_files(files, "--ftrack-seed=1")
 
         assert run.of("publish_hook") == ["passed"] * 16
+
+
+class TestActionService:
+    def test_its_tests_pass(self, all_runs: Any) -> None:
+        paths = [*EXAMPLES.glob("*_action.py"), *EXAMPLES.glob("*action_service.py")]
+        files = {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+        run = all_runs.run_files(files, "-k", "asyncio")
+
+        assert run.of("action_service") == ["passed"] * 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -111,6 +112,10 @@ async def test_an_action_runs_as_a_job_of_who_has_clicked(session: AsyncSession)
     user = session.create(User, {"username": "ada"})
     await session.commit()
 
+    async with serving(session, actions) as service:
+        first = await service.launch(event_of(session, "deliver", ("task", task["id"]), values={}))
+    assert first is not None
+    assert "items" in first
     form = await actions.launch_for_test(session, "deliver", selection=[task])
     assert [item["name"] for item in form.reply["items"]] == ["codec", "quality"]
     assert form.reply["title"] == "Deliver - client"
@@ -123,6 +128,8 @@ async def test_an_action_runs_as_a_job_of_who_has_clicked(session: AsyncSession)
     assert done.reply == {"success": True, "message": "Deliver - client has started."}
     assert done.messages == [{"type": "message", "success": True, "message": "1 delivered for ada"}]
     (job,) = await jobs_of(session)
+    as_it_came = await actions.launch_for_test(session, "deliver", selection=[task], values={})
+    assert as_it_came.job is not None
     assert done.job is not None
     assert done.job.is_done
     assert job.description == done.job.description == "Deliver - client - 1 delivered for ada"
@@ -229,6 +236,47 @@ async def test_quick_actions_that_go_wrong_reply_with_one_sentence(
     assert len(caplog.records) == len(actions)
 
 
+@pytest.mark.asyncio_only
+async def test_no_error_of_a_function_ends_the_service(session: AsyncSession) -> None:
+    actions = Actions()
+    errors = {
+        "cancelled": asyncio.CancelledError("not this task"),
+        "exits": SystemExit(3),
+        "generator": RuntimeError("generator raised StopIteration"),
+        "group": BaseExceptionGroup("several", [SystemExit(1), ValueError("a")]),
+        "base": type("Odd", (BaseException,), {})("odd"),
+    }
+
+    def offer(name: str, error: BaseException) -> None:
+        async def fail() -> None:
+            raise error
+
+        async def refuse(_: Launch) -> bool:
+            raise error
+
+        actions.action(name, identifier=name)(fail)
+        actions.action(name, identifier=f"quick {name}", job=None)(fail)
+        actions.action(name, identifier=f"discover {name}", discover=refuse)(fail)
+
+    for name, error in errors.items():
+        offer(name, error)
+    async with serving(session, actions) as service:
+        for _ in range(2):
+            found = await service.discover(event_of(session))
+            assert found is not None
+            assert len(found["items"]) == 2 * len(errors)
+            for name in errors:
+                reply = await service.launch(event_of(session, name))
+                assert reply == {"success": True, "message": f"{name} has started."}
+                for other in (f"quick {name}", f"discover {name}"):
+                    reply = await service.launch(event_of(session, other))
+                    assert reply is not None
+                    assert reply["success"] is False
+    jobs = await jobs_of(session)
+    assert [job.status for job in jobs] == ["failed"] * 2 * len(errors)
+    assert len(service.messages) == len(jobs)
+
+
 @pytest.mark.every_loop
 async def test_the_reply_leaves_when_the_job_exists_and_others_wait_for_their_turn(
     session: AsyncSession,
@@ -253,6 +301,13 @@ async def test_the_reply_leaves_when_the_job_exists_and_others_wait_for_their_tu
         ("done", "Work")
     ] * 5
     assert len(service.messages) == 5
+    user = await session.current_user()
+    assert {(topic, target) for topic, _, target in service.messages} == {
+        (
+            "ftrack.action.trigger-user-interface",
+            f'applicationId=ftrack.client.web and user.id="{user.id}"',
+        )
+    }
 
 
 async def test_a_double_click_launches_once(session: AsyncSession) -> None:
@@ -281,10 +336,12 @@ async def test_a_double_click_launches_once(session: AsyncSession) -> None:
         assert other is not None
         assert other["success"] is True
         may_end.set()
-    async with serving(session, actions) as service:
-        again = await service.launch(event_of(session, "once", b, a))
-        assert again is not None
-        assert again["success"] is True
+
+        async def is_launched() -> bool:
+            again = await service.launch(event_of(session, "once", b, a))
+            return again is not None and bool(again["success"])
+
+        await until(is_launched)
     assert len(await jobs_of(session)) == 3
 
 
@@ -359,7 +416,7 @@ async def test_actions_are_offered_by_type_number_role_project_and_function(
         "one": {"on": ["Task", "AssetVersion"], "many": False},
         "jobs": {"on": Job},
         "managers": {"roles": {"Project manager"}},
-        "admins": {"roles": ["Administrator"]},
+        "supervisors": {"roles": ["Supervisor"]},
         "here": {"projects": "demo"},
         "elsewhere": {"projects": ["other"]},
         "chosen": {"discover": lambda launch: launch.user.username == session.api_user},
@@ -391,10 +448,10 @@ async def test_actions_are_offered_by_type_number_role_project_and_function(
     assert await labels(actions, session, ("Job", "1")) == ["any", "jobs", *everywhere[1:]]
     assert await labels(actions_here, session, task, project, asset, published) == ["here"]
     assert await labels(actions_here, session, task, version) == []
-    refused = await actions.launch_for_test(session, "admins")
+    refused = await actions.launch_for_test(session, "supervisors")
     assert refused.reply == {
         "success": False,
-        "message": "admins is not available here, or not for you.",
+        "message": "supervisors is not available here, or not for you.",
     }
 
 
@@ -419,9 +476,18 @@ async def test_a_hundred_actions_and_a_thousand_discoveries_take_one_query(
             for _ in range(1000):
                 group.start_soon(discover)
 
-    assert {len(reply["items"]) for reply in replies} == {100}
-    assert len(replies) == 1000
-    assert len(calls) == 1
+        assert {len(reply["items"]) for reply in replies} == {100}
+        assert len(replies) == 1000
+        assert len(calls) == 1
+
+        async def look(number: int) -> None:
+            source = {"user": {"id": f"user {number}"}}
+            assert await service.discover({"data": {}, "source": source}) is None
+
+        async with anyio.create_task_group() as group:
+            for number in range(300):
+                group.start_soon(look, number % 100)
+        assert len(calls) <= 3
 
 
 async def test_a_function_that_hangs_or_raises_leaves_its_action_out(

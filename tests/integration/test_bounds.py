@@ -26,6 +26,7 @@ from aioftrackjobs import (
 from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.config.timings import DEFAULT_TIMINGS
 
+from .settings import Setting
 from .wires import listening, receive_request, response
 
 MIB = 1024 * 1024
@@ -33,6 +34,8 @@ MIB = 1024 * 1024
 TIMEOUT = 0.5
 #: For servers that never pause, each of which has the event loop to itself.
 SHORT = 0.2
+#: A pause that leaves time to the other servers of a test.
+BREATH = 0.01
 SMALL = replace(DEFAULT_TIMINGS, response_size=MIB)
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -54,16 +57,16 @@ ENDLESS: dict[str, tuple[Callable[[], Iterator[bytes]], float]] = {
     "a byte now and then": (lambda: chain([LENGTH], repeat(b" ")), 0.1),
     "a chunk now and then": (lambda: chain([CHUNKED], repeat(chunk(b" "))), 0.1),
     "headers, byte by byte": (lambda: chain([OK], repeat(b"x")), 0.1),
-    "headers without end": (lambda: chain([OK], repeat(b"x: y\r\n" * 1000)), 0.0),
-    "a header without end": (lambda: chain([OK, b"x: "], repeat(b"y" * 4096)), 0.0),
+    "headers without end": (lambda: chain([OK], repeat(b"x: y\r\n" * 1000)), BREATH),
+    "a header without end": (lambda: chain([OK, b"x: "], repeat(b"y" * 4096)), BREATH),
     "interim responses now and then": (lambda: repeat(b"HTTP/1.1 100 Continue\r\n\r\n"), 0.1),
     "interim responses without end": (lambda: repeat(b"HTTP/1.1 100 Continue\r\n\r\n" * 99), 0.0),
-    "extensions of a chunk": (lambda: chain([CHUNKED, b"1"], repeat(b";x=y" * 999)), 0.0),
+    "extensions of a chunk": (lambda: chain([CHUNKED, b"1"], repeat(b";x=y" * 999)), BREATH),
     "long extensions of small chunks": (
-        lambda: chain([CHUNKED], repeat(b"1;x=" + b"y" * 8000 + b"\r\n \r\n")),
-        0.0,
+        lambda: chain([CHUNKED], repeat(b"1;x=" + b"y" * 60_000 + b"\r\n \r\n")),
+        BREATH,
     ),
-    "trailers without end": (lambda: chain([CHUNKED, b"0\r\n"], repeat(b"x: y\r\n" * 999)), 0.0),
+    "trailers without end": (lambda: chain([CHUNKED, b"0\r\n"], repeat(b"x: y\r\n" * 999)), BREATH),
     "trailers now and then": (lambda: chain([CHUNKED, b"0\r\n"], repeat(b"x: y\r\n")), 0.1),
 }
 HUGE: dict[str, tuple[Callable[[], Iterator[bytes]], float]] = {
@@ -114,7 +117,7 @@ async def attack(
 
     async def run(name: str) -> None:
         pieces, pause = peers[name]
-        timeout = TIMEOUT if pause else SHORT
+        timeout = TIMEOUT if pause or name in HUGE else SHORT
         options: dict[str, Any] = {"timeout": timeout, "retry": NO_RETRIES, "timings": SMALL}
         async with sending(pieces, pause, requests=requests) as url:
             async with AsyncSession(url, "KEY", "maya", **options) as session:
@@ -144,6 +147,7 @@ async def test_a_query_ends_whatever_the_server_sends() -> None:
     assert set(ends.values()) == {"TransportError", "MalformedResponseError"}
 
 
+@pytest.mark.every_loop
 async def test_a_commit_ends_as_uncertain_whatever_the_server_sends() -> None:
     async def commit(session: AsyncSession, _: str) -> None:
         session.create("Note", {"content": "x"})
@@ -162,6 +166,7 @@ async def test_a_download_ends_whatever_the_server_sends(tmp_path: Path) -> None
     assert ends == dict.fromkeys(ENDLESS, "TransportError")
 
 
+@pytest.mark.every_loop
 async def test_an_upload_ends_whatever_the_store_sends() -> None:
     async def create(session: AsyncSession, _: str) -> None:
         await session.create_component(b"x" * 100, name="x.txt")
@@ -208,11 +213,14 @@ async def test_compressed_responses_are_decoded(coding: str) -> None:
         assert user["username"] == "maya"
 
 
-@pytest.mark.every_loop
-async def test_an_upload_ends_if_the_store_hardly_reads(tmp_path: Path) -> None:
+@asynccontextmanager
+async def hardly_reading(
+    tmp_path: Path, **options: Any
+) -> AsyncIterator[tuple[AsyncSession, Path]]:
+    """Give a session with *options*, whose store reads 20 KiB a second, and a file for it."""
     source = tmp_path / "big"
     with source.open("wb") as file:
-        file.truncate(64 * MIB)  # more than the buffers of the system
+        file.truncate(16 * MIB)  # more than the buffers of the system
 
     async def serve(stream: ByteStream) -> None:
         while True:
@@ -223,7 +231,28 @@ async def test_an_upload_ends_if_the_store_hardly_reads(tmp_path: Path) -> None:
 
     async with listening(serve) as port:
         url = f"http://127.0.0.1:{port}/x"
-        options: dict[str, Any] = {"timeout": TIMEOUT, "retry": NO_RETRIES, "timings": SMALL}
+        options |= {"timeout": TIMEOUT, "retry": NO_RETRIES, "timings": SMALL}
         async with AsyncSession(f"http://127.0.0.1:{port}", "KEY", "maya", **options) as session:
-            with pytest.raises(TransportError, match=r"accepted .* data for 0\.5 s"):
-                await session.create_component(source)
+            yield session, source
+
+
+@pytest.mark.every_loop
+@pytest.mark.own_client
+async def test_an_upload_ends_if_the_store_hardly_reads(tmp_path: Path) -> None:
+    async with hardly_reading(tmp_path) as (session, source):
+        with pytest.raises(TransportError, match=r"accepted .* data for 0\.5 s"):
+            await session.create_component(source)
+
+
+@pytest.mark.every_client
+async def test_the_same_by_a_client_of_the_users_own(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot see what the network has taken, so that only the rate of whole chunks counts."""
+    monkeypatch.setattr("aioftrackjobs.transport._httpx.SLOWEST_FILE", 64 * MIB)
+    async with (
+        setting.make_client(timeout=TIMEOUT) as client,
+        hardly_reading(tmp_path, client=client) as (session, source),
+    ):
+        with pytest.raises(TransportError):
+            await session.create_component(source)

@@ -135,9 +135,9 @@ async def run_jobs(
             ends[name] = f"{status}: {shown(server, job.id)}"
 
     names = list(choices)
-    for start in range(0, len(names), 30):
+    for start in range(0, len(names), 10):  # more need longer than the grace on a busy machine
         async with anyio.create_task_group() as group:
-            for name in names[start : start + 30]:
+            for name in names[start : start + 10]:
                 group.start_soon(run, name)
     return ends
 

@@ -461,7 +461,7 @@ class Machine(RuleBasedStateMachine):
                         return each
                 case Update(values=values) if key not in present or "user_id" in values:
                     return each
-                case Delete() if key not in present and len(changes) == 1:
+                case Delete() if key not in present:
                     return each  # it was never in doubt, so that the refusal stands
                 case Delete():
                     present.discard(key)

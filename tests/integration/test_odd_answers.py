@@ -9,9 +9,18 @@ from typing import Any
 import anyio
 import pytest
 
-from aioftrackjobs import AsyncSession, CommitUncertainError, Job, MalformedResponseError
+from aioftrackjobs import (
+    AsyncSession,
+    CommitUncertainError,
+    Job,
+    MalformedResponseError,
+    ServerError,
+    TransportError,
+    job_context,
+)
 from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.protocol.operations import Delete
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .relay import Relay, Send
@@ -45,7 +54,11 @@ def _applied(write: dict[str, Any]) -> dict[str, object]:
 
 
 def answering(
-    odd: Callable[[list[dict[str, Any]]], object], *, times: int, arrives: bool
+    odd: Callable[[list[dict[str, Any]]], object],
+    *,
+    times: int,
+    arrives: bool,
+    page: WireResponse | None = None,
 ) -> Callable[[WireRequest, Send], Any]:
     """Return a handler for a relay: the first requests with writes are answered oddly.
 
@@ -53,6 +66,7 @@ def answering(
         odd: Returns the answer.
         times: How many of them.
         arrives: Whether they reach the server all the same.
+        page: What arrives in place of that.
     """
     left = times
 
@@ -65,7 +79,7 @@ def answering(
         left -= 1
         if arrives:
             await send(request)
-        return WireResponse(200, json.dumps(odd(operations)).encode())
+        return page or WireResponse(200, json.dumps(odd(operations)).encode())
 
     return handle
 
@@ -104,6 +118,88 @@ async def test_a_delete_with_an_odd_answer_is_done(server: ServerHandle, name: s
         await session.commit()
 
     assert server.inspector.jobs() == []
+
+
+CHANGES: dict[str, Callable[[AsyncSession, Job, Job], object]] = {
+    "create": lambda session, *_: session.create(Job, {"status": "queued", "data": {"is": "new"}}),
+    "update": lambda _, kept, __: kept.update(data={"is": "new"}),
+    "delete": lambda session, _, other: session.delete(other),
+}
+CHANGES["all"] = lambda *given: [CHANGES[each](*given) for each in ("create", "update", "delete")]
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 451])
+async def test_a_proxy_that_refuses_a_response_hides_no_commit(
+    server: ServerHandle, change: str, status: int
+) -> None:
+    """A filter of a network may refuse what a server responds after it has applied a request."""
+    page = WireResponse(status, b"<h1>Blocked</h1>", {"location": "file:///etc/passwd"})
+    async with connected(server, retry=RetryPolicy(first_delay=0.001)) as session:
+        kept, other = [session.create(Job, {"status": "queued", "data": {}}) for _ in "ab"]
+        await session.commit()
+        before = _contents(server)
+        for arrives in (False, True):
+            relay = Relay(session, answering(lambda _: None, times=1, arrives=arrives, page=page))
+            CHANGES[change](session, kept, other)
+            if arrives:
+                await _settled(session)
+                assert session.recorded_operations == ()
+            else:
+                with pytest.raises(ServerError, match=f"HTTP {status}"):
+                    await session.commit()
+                assert session.recorded_operations
+                session.rollback()
+            relay.end()
+            assert session.uncertain_operations == ()
+            assert (_contents(server) != before) == arrives
+
+
+@pytest.mark.every_loop
+async def test_a_proxy_that_refuses_a_response_leaves_no_job_running(server: ServerHandle) -> None:
+    page = WireResponse(403, b"<h1>Blocked</h1>")
+    async with connected(server, retry=RetryPolicy(first_delay=0.001)) as session:
+        relay = Relay(session, answering(lambda _: None, times=1, arrives=True, page=page))
+        async with job_context(session, description="Publish") as job:
+            pass
+        relay.end()
+    assert [(each["id"], each["status"]) for each in server.inspector.jobs()] == [(job.id, "done")]
+
+
+@pytest.mark.every_loop
+async def test_it_is_not_known_what_was_applied_if_the_query_is_lost_too(
+    server: ServerHandle,
+) -> None:
+    async def handle(request: WireRequest, send: Send) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        if json.loads(request.body)[0]["action"] == "query":
+            raise TransportError("lost")
+        await send(request)
+        return WireResponse(403, b"<h1>Blocked</h1>")
+
+    async with connected(server, retry=NO_RETRIES) as session:
+        relay = Relay(session, handle)
+        session.create(Job, {"status": "queued"})
+        with pytest.raises(CommitUncertainError) as caught:
+            await session.commit()
+        relay.end()
+        await caught.value.resolve()
+    assert len(server.inspector.jobs()) == 1
+
+
+async def _settled(session: AsyncSession) -> None:
+    """Commit. That an entity is gone is no proof that this has deleted it."""
+    try:
+        await session.commit()
+    except CommitUncertainError as error:
+        if not any(isinstance(each, Delete) for each in error.operations):
+            raise
+        await error.resolve()
+
+
+def _contents(server: ServerHandle) -> dict[str, object]:
+    return {each["id"]: each["data"] for each in server.inspector.jobs()}
 
 
 @pytest.mark.every_loop

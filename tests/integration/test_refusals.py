@@ -270,6 +270,34 @@ async def test_a_delete_of_what_is_gone_already_is_refused_but_done_if_it_was_in
         session.rollback()
 
 
+@pytest.mark.every_loop
+@pytest.mark.parametrize("hides", [False, True], ids=["shown", "hidden"])
+@pytest.mark.parametrize("with_others", ["create", "update", "another delete"])
+async def test_a_refused_delete_stays_refused_in_a_larger_commit(
+    tables: Studio, with_others: str, *, hides: bool
+) -> None:
+    """Whether its entity is there and hidden, or was deleted before, as if it were alone."""
+    tables.rows = {key: {"__entity_type__": "Job", "id": key, "data": "x"} for key in "abc"}
+    async with tables.session(retry=again()) as session:
+        kept, gone, other = [await _known(session, tables, key, is_read=True) for key in "abc"]
+        del tables.rows["b"]
+        for job in (kept, gone):
+            tables.forbidden = {"a"}
+            tables.hidden = {"a"} if hides else set()
+            if with_others == "create":
+                session.create(Job, {"data": "new"})
+            elif with_others == "update":
+                other["data"] = "new"
+            else:
+                session.delete(other)
+            session.delete(job)
+            with pytest.raises(ServerError):
+                await session.commit()
+            assert len(session.recorded_operations) == 2
+            session.rollback()
+    assert {key: row["data"] for key, row in tables.rows.items()} == {"a": "x", "c": "x"}
+
+
 async def test_a_page_that_does_not_have_all_rows_is_read_on(tables: Studio) -> None:
     tables.question = "one of a page"
     async with tables.session(retry=again()) as session:

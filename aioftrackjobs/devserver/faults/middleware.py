@@ -63,11 +63,11 @@ class FaultMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_page = _is_page(scope)
-        with self.connections.track(connection, is_busy=not is_page):
+        is_own = is_page(scope)
+        with self.connections.track(connection, is_busy=not is_own):
             if self.connections.is_down:
                 await connection.drop()
-            elif is_page or not self.faults.planned:
+            elif is_own or not self.faults.planned:
                 await self._app(scope, receive, send)
             else:
                 await self._seen(connection)
@@ -158,7 +158,7 @@ class FaultMiddleware:
         await connection.drop()
 
 
-def _is_page(scope: Scope) -> bool:
+def is_page(scope: Scope) -> bool:
     """Return whether a request is one of the server's own pages, which see no faults."""
     if scope["path"] == "/":
         return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Self, TypeVar
 
 import anyio
+import sniffio
+from anyio.to_thread import run_sync
 from starlette.types import Scope
 
 from aioftrackjobs.devserver.api_errors import BusyError
@@ -92,9 +93,12 @@ class DatabaseThread:
         self._unfinished += 1
         try:
             with anyio.CancelScope(shield=True):
-                loop = asyncio.get_running_loop()
-                result = await loop.run_in_executor(self._thread, partial(function, *arguments))
-            return result  # noqa: RET504 - to mypy, the scope may swallow errors
+                running = self._thread.submit(function, *arguments)
+                if sniffio.current_async_library() == "asyncio":
+                    result = await asyncio.wrap_future(running)
+                else:
+                    result = await run_sync(running.result)
+            return result
         finally:
             self._unfinished -= 1
 

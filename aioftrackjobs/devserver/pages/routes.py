@@ -8,9 +8,12 @@ from starlette.routing import Route
 
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.pages.access import Access, Endpoint, Run, Visit
+from aioftrackjobs.devserver.pages.action_pages import ActionPages
 from aioftrackjobs.devserver.pages.job_pages import JobPages, start_json
 from aioftrackjobs.devserver.pages.rendering import static_response
 from aioftrackjobs.devserver.pages.streams import Streams
+from aioftrackjobs.devserver.pages.traffic import Traffic
+from aioftrackjobs.devserver.pages.traffic_pages import TrafficPages
 
 
 class Pages:
@@ -22,6 +25,7 @@ class Pages:
 
     Attributes:
         streams: Keep pages in browsers up to date.
+        traffic: What clients send and receive.
         routes: All addresses; none of them is one of ftrack's.
     """
 
@@ -29,6 +33,10 @@ class Pages:
         self.streams = Streams(engine.limits.page_streams)
         self._access = access = Access(engine, run)
         jobs = JobPages(engine, run, self.streams)
+        self.traffic = Traffic(self.streams)
+        engine.observers.append(self.traffic.note_changes)
+        traffic = TrafficPages(engine, self.streams, self.traffic)
+        actions = ActionPages(engine, run, self.streams)
         self._start = access.to(jobs.start)
         self.routes = [
             Route("/", self._start_page),
@@ -40,6 +48,14 @@ class Pages:
             Route("/pages/jobs/{job}", access.to(jobs.show)),
             self._post("/pages/jobs/{job}/stop", jobs.stop),
             self._post("/pages/lost", jobs.fail_lost),
+            Route("/pages/requests", access.to(traffic.show)),
+            Route("/pages/requests/stream", access.to(traffic.stream)),
+            self._post("/pages/requests/faults", traffic.inject),
+            self._post("/pages/requests/reset", traffic.reset),
+            Route("/pages/actions", access.to(actions.show)),
+            Route("/pages/actions/stream", access.to(actions.stream)),
+            self._post("/pages/actions/discover", actions.discover),
+            self._post("/pages/actions/launch", actions.launch),
             Route("/pages/files/{component}", access.to(jobs.file)),
         ]
 

@@ -69,7 +69,7 @@ class Streams:
     def wake(self) -> None:
         """Send what is new; from any thread."""
         loop = self._loop
-        if loop is not None:
+        if loop is not None and self._open:
             with suppress(RuntimeError):  # the server is stopping, and its loop is closed
                 loop.call_soon_threadsafe(self._wake)
 

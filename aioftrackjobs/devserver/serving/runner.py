@@ -101,11 +101,11 @@ class _Runner:
                 hosts = (self._address[0], *self._options.trusted_hosts)
                 with closing(engine):
                     application = application_of(engine, hosts)
-                    app = FaultMiddleware(application, self._faults)
+                    app, pages = FaultMiddleware(application, self._faults), application.state.pages
                     self._handle = handle_of(url_of(*listener.getsockname()[:2]), engine, app)
                     largest = engine.limits.event * _LARGEST_FRAME
-                    self._server = uvicorn_server(app, self._ready, largest)
-                    self._server.begin_stop = application.state.pages.streams.close
+                    self._server = uvicorn_server(pages.traffic.around(app), self._ready, largest)
+                    self._server.begin_stop = pages.streams.close
                     self._server.interrupt = engine.interrupt
                     self._serve(self._server, listener)
         except BaseException as error:

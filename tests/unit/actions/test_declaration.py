@@ -135,6 +135,8 @@ def test_a_function_that_cannot_be_called_is_refused_where_it_is_decorated(
         {"identifier": ""},
         {"choices": {"quality": _launch}},
         {"choices": [1]},
+        {"defaults": {"quality": 3}},
+        {"defaults": _launch},
     ],
 )
 def test_wrong_options_are_refused_where_they_are_given(options: dict[str, Any]) -> None:

@@ -71,13 +71,14 @@ function isUsers(element, name) {
     || (name === "value" && element.nodeName === "INPUT" && element.type !== "hidden");
 }
 
-/** Show the parts of a page in the place of those with the same id. */
-function showParts(page) {
+/** Show the parts of a page in the place of those with the same id; lists only if it has these. */
+function showParts(page, hasLists = false) {
   for (const part of page.querySelectorAll("[data-part]")) {
     const old = byId(part.id);
+    if (part.dataset.part === "list" && !hasLists) continue;
     if (part.id === "job" && !old) openPanel(part);
     else if (part.id === "rows") { old.replaceWith(part); connect(); markOpen(); }
-    else if (old) morph(old, part);
+    else if (old) old.replaceWith(part);
   }
 }
 
@@ -103,9 +104,9 @@ function openPanel(article) {
 }
 
 function markOpen() {
-  find(".job.is-open")?.classList.remove("is-open");
+  find(".job.is-shown")?.classList.remove("is-shown");
   const open = byId("panel")?.hidden === false && byId("job")?.dataset.job;
-  if (open) byId(`job-${open}`)?.classList.add("is-open");
+  if (open) byId(`job-${open}`)?.classList.add("is-shown");
 }
 
 function closePanel() {
@@ -187,18 +188,18 @@ async function apply(list, update) {
     if (++count % 100 === 0) await new Promise((resolve) => setTimeout(resolve));
     if (!list.isConnected) return;
   }
-  for (const id of update.gone) byId(`job-${id}`)?.remove();
+  for (const id of update.gone) byId(id)?.remove();
   if (update.is_all) for (const row of [...list.children]) if (!kept.has(row.id)) row.remove();
   while (list.children.length > Number(list.dataset.most)) list.lastElementChild.remove();
   const open = byId("job")?.dataset.job;
-  if (open && (update.is_all || kept.has(`job-${open}`) || update.gone.includes(open))) refreshPanel();
+  if (open && (update.is_all || kept.has(`job-${open}`) || update.gone.includes(`job-${open}`))) refreshPanel();
 }
 
 function place(list, row) {
   const old = byId(row.id);
   if (old) {
     if (!old.classList.contains(row.classList[1])) announce(row);
-    if (old.classList.contains("is-open")) row.classList.add("is-open");
+    if (old.classList.contains("is-shown")) row.classList.add("is-shown");
     morph(old, row);
     return;
   }
@@ -213,7 +214,7 @@ function place(list, row) {
 
 function announce(row) {
   const state = find(".dot", row)?.textContent;
-  if (state && state !== "running") byId("say").textContent = `${find(".title", row).textContent}: ${state}`;
+  if (state && find(".title", row) && state !== "running") byId("say").textContent = `${find(".title", row).textContent}: ${state}`;
 }
 
 // ---- Links, forms and keys. ----
@@ -221,7 +222,7 @@ function announce(row) {
 async function filter(url) {
   const page = await load(url);
   if (!page) return;
-  showParts(page);
+  showParts(page, true);
   const empty = find(".empty", page);
   if (empty) morph(find(".empty"), empty);
   history.replaceState(null, "", page.address);
@@ -257,6 +258,7 @@ document.addEventListener("click", (event) => {
 
 function filterBy(link) {
   const form = find("[data-find]"), status = new URL(link.href).searchParams.get("status");
+  if (!form) { filter(link.href); return; }
   find("[name=status]", form)?.remove();
   if (status) {
     const field = document.createElement("input");
@@ -277,7 +279,8 @@ document.addEventListener("submit", (event) => {
 
 let typing = null;
 document.addEventListener("input", (event) => {
-  const form = event.target.closest("[data-find]");
+  const form = event.target.closest("[data-find], [data-auto]");
+  if ("submit" in event.target.dataset) event.target.form.requestSubmit();
   if (!form) return;
   clearTimeout(typing);
   typing = setTimeout(() => form.requestSubmit(), event.target.type === "search" ? 200 : 0);

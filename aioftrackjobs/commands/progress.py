@@ -1,0 +1,318 @@
+"""Progress in the output of a program: which of its lines say how far it is. No I/O.
+
+The lines of OpenJD count always. All others need a preset (see :mod:`.presets`), or a regular
+expression of the user's.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aioftrackjobs.commands.presets import PRESETS, RSYNC_WHOLE, Preset
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: openjd-sessions, ActionMonitoringFilter.
+OPENJD_NEEDLE = b"openjd_"
+_OPENJD = r"^openjd_(progress|status|fail|env|redacted_env): (.+)$"
+_ASSIGNMENT = r'(?s)^"?[A-Za-z_][A-Za-z0-9_]*=(.*?)"?$'
+
+#: What is shown in the log in place of a hidden value.
+HIDDEN = "********"
+
+#: Values that are shorter are not searched in the log: they would hide half of it.
+_SHORTEST_SECRET = 3
+
+#: Colours, movements of the cursor, titles of windows.
+_ANSI = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
+
+#: A regular expression with one of these may find something in a line alone that it does not find
+#: in the same line between others.
+_NEEDS_LINES = r"\\[AZ]|\(\?<?[=!]"
+
+#: A percentage that is lower by this much than the one before is that of the next frame.
+_NEXT_FRAME = 0.5
+
+_FRAMES = r"(-?\d+)(?:-(-?\d+)(?:[x:](\d+))?)?"
+
+#: More frames than that are a mistake of typing.
+_MOST_FRAMES = 1_000_000
+
+
+class Reading:
+    """What a line says.
+
+    Attributes:
+        fraction: How far the program is, from 0 to 1; None if the line does not say.
+        message: What it is doing; None if the line does not say.
+    """
+
+    __slots__ = ("fraction", "message")
+
+    def __init__(self, fraction: float | None = None, message: str | None = None) -> None:
+        self.fraction = fraction
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"Reading({self.fraction}, {self.message!r})"
+
+
+class ProgressReader:
+    """Reads the lines of one run of a program.
+
+    Args:
+        preset: The name of a preset; None for none.
+        pattern: A regular expression of the user's, with one group for a percentage, or two for
+            what is done and the total; None for none.
+        frames: The frames that the program renders, as ``"1001-1100"``, if a percentage is that of
+            one of them.
+        duration: Seconds of the film that ffmpeg writes; None if only its output says it.
+        command: The command line, by which two kinds of output of rsync are told apart.
+
+    Raises:
+        ValueError: One of them is wrong; the text says what is right.
+
+    Attributes:
+        failure: What OpenJD said of why the program fails; None if it has not.
+        secrets: Values that must not be shown.
+    """
+
+    def __init__(
+        self,
+        *,
+        preset: str | None = None,
+        pattern: str | re.Pattern[str] | None = None,
+        frames: str | None = None,
+        duration: float | None = None,
+        command: Sequence[str] = (),
+    ) -> None:
+        self._own = None if pattern is None else _compiled(pattern)
+        self._preset = None if preset is None else _preset(preset, command)
+        self._needles, self._filter = self._find_filter()
+        self._frames = None if frames is None else parse_frames(frames)
+        self._is_ffmpeg = preset == "ffmpeg"
+        self.duration = duration
+        self.failure: str | None = None
+        self.secrets: list[str] = []
+        self._index: int | None = None  # of the frame that it is at
+        self._fraction = 0.0  # of this frame
+
+    def _find_filter(self) -> tuple[list[bytes], re.Pattern[str] | None]:
+        """Return texts of which each line that counts has one, or what finds the other lines."""
+        needles = [OPENJD_NEEDLE]
+        if self._preset is not None:
+            needles += [each.encode() for each in self._preset.needles]
+        if self._own is None:
+            return needles, None
+        if literal := _literal_in(self._own):
+            return [*needles, literal], None
+        if re.search(_NEEDS_LINES, self._own.pattern):
+            return [*needles, b""], None  # all lines
+        return needles, re.compile(self._own.pattern, self._own.flags | re.MULTILINE)
+
+    @property
+    def needs_duration(self) -> bool:
+        """Whether progress would be known if the length of the film were."""
+        return self._is_ffmpeg and self.duration is None and self._frames is None
+
+    def may_have_progress(self, data: bytes | bytearray, begin: int, end: int) -> bool:
+        """Return whether a line in a part of *data* may mean something, so that it is to be read.
+
+        This is what makes it possible to read hundreds of megabytes a second.
+        """
+        if any(data.find(needle, begin, end) >= 0 for needle in self._needles):
+            return True
+        if self._filter is None:
+            return False
+        text = bytes(data[begin:end]).decode("utf-8", "replace")
+        return self._filter.search(without_codes(text).replace("\r", "\n")) is not None
+
+    def read(self, line: str) -> Reading | None:
+        """Return what a *line* says, without its end; None if it says nothing."""
+        if "\x1b" in line:
+            line = without_codes(line)
+        if OPENJD_NEEDLE.decode() in line and (match := re.match(_OPENJD, line.strip())):
+            return self._read_openjd(match[1], match[2])
+        if self._own is not None and (own := self._own.search(line)):
+            return self._of_frame(self._read_own(own), None)
+        for pattern in self._preset.patterns if self._preset is not None else ():
+            if match := re.search(pattern, line):
+                found = match.groupdict()
+                return self._read_ffmpeg(found) if self._is_ffmpeg else self._read_preset(found)
+        return None
+
+    def _read_openjd(self, kind: str, text: str) -> Reading | None:
+        if kind == "progress":
+            percent = _number(text)
+            is_known = percent is not None and 0 <= percent <= 100
+            return Reading(percent / 100) if percent is not None and is_known else None
+        if kind == "status":
+            return Reading(message=text)
+        if kind == "fail":
+            self.failure = text
+        elif kind == "redacted_env" and (match := re.match(_ASSIGNMENT, text)):
+            lines = match[1].replace("\\n", "\n").splitlines()
+            self.secrets += [each for each in lines if len(each) >= _SHORTEST_SECRET]
+        return None
+
+    def _read_own(self, match: re.Match[str]) -> float | None:
+        done = _number(match[1])
+        if match.re.groups == 1:
+            return None if done is None else _fraction(done, 100)
+        return _fraction(done, _number(match[2]))
+
+    def _read_preset(self, found: dict[str, str | None]) -> Reading | None:
+        fraction: float | None = None
+        total = _number(found.get("total"))
+        if (percent := _number(found.get("percent"))) is not None:
+            fraction = _fraction(percent, 100)
+        elif (left := _number(found.get("left"))) is not None and total:
+            fraction = _fraction(total - left, total)
+        elif (nth := _number(found.get("nth"))) is not None:
+            fraction = _fraction(nth - 1, total)
+        elif (done := _number(found.get("done"))) is not None:
+            fraction = _fraction(done, total)
+        if finished := found.get("finished"):
+            return self._of_frame(1.0, int(finished)) if self._frames else None
+        at = found.get("at")
+        if self._preset is not None and not self._preset.of_frame:
+            return Reading(fraction, None if at is None else f"frame {at}")
+        return self._of_frame(fraction, None if at is None else int(at))
+
+    def _read_ffmpeg(self, found: dict[str, str | None]) -> Reading | None:
+        if found.get("end"):
+            return Reading(1.0)
+        if length := found.get("length"):
+            self.duration = self.duration or _seconds(length)
+            return None
+        if count := found.get("count"):
+            return Reading(_fraction(float(count), len(self._frames))) if self._frames else None
+        if self._frames:
+            return None
+        clock, microseconds = found.get("clock"), found.get("microseconds")
+        seconds = _seconds(clock) if clock else float(microseconds or 0) / 1e6
+        return Reading(_fraction(seconds, self.duration)) if self.duration else None
+
+    def _of_frame(self, fraction: float | None, at: int | None) -> Reading | None:
+        """Return how far all frames are, if *fraction* is that of the frame *at*."""
+        message = None if at is None else f"frame {at}"
+        if self._frames is None:
+            return Reading(fraction, message) if fraction is not None or message else None
+        if at is not None:
+            if at not in self._frames:
+                return None
+            index = self._frames[at]
+            if index != self._index:
+                self._index, self._fraction = index, 0.0
+        elif self._index is None:
+            self._index = 0
+        elif fraction is not None and fraction < self._fraction - _NEXT_FRAME:
+            self._index = min(self._index + 1, len(self._frames) - 1)
+        if fraction is not None:
+            self._fraction = fraction
+        assert self._index is not None  # noqa: S101 - for type checkers
+        if message is None:
+            message = f"frame {list(self._frames)[self._index]}"
+        return Reading((self._index + self._fraction) / len(self._frames), message)
+
+    def hide(self, text: str) -> str:
+        """Return *text*, some lines of the output, without values that must not be shown."""
+        if OPENJD_NEEDLE.decode() in text:
+            text = re.sub(
+                r"(?m)^([^\r\n]*\bopenjd_(?:redacted_)?env: *\"?[^=\r\n]*=?)[^\r\n]*",
+                rf"\1{HIDDEN}",
+                text,
+            )
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, HIDDEN)
+        return text
+
+
+def without_codes(text: str) -> str:
+    """Return *text* without the codes that terminals act on."""
+    return re.sub(_ANSI, "", text)
+
+
+def parse_frames(text: str) -> dict[int, int]:
+    """Return the frames that *text* names, as ``"1001-1100"`` or ``"1-9x2,20"``, with their place.
+
+    Raises:
+        ValueError: It names none.
+    """
+    frames: dict[int, int] = {}
+    for part in text.replace(" ", "").split(","):
+        match = re.fullmatch(_FRAMES, part)
+        if match is None:
+            raise ValueError(f"{text!r} are no frames such as 1001-1100, 1-9x2 or 5,8")
+        first, step = int(match[1]), int(match[3] or 1)
+        last = int(match[2]) if match[2] else first
+        if last < first or not step or (last - first) // step >= _MOST_FRAMES:
+            raise ValueError(f"{part!r} is no range of frames from the first to the last")
+        for frame in range(first, last + 1, step):
+            frames.setdefault(frame, len(frames))
+    return frames
+
+
+def _preset(name: str, command: Sequence[str]) -> Preset:
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ValueError(f"{name!r} is no preset; there are {known} (OpenJD is always on)")
+    if name == "rsync" and "progress2" in " ".join(command):
+        return RSYNC_WHOLE
+    return PRESETS[name]
+
+
+def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    if not isinstance(compiled.pattern, str):
+        raise ValueError("the regular expression must be for text, not bytes")  # noqa: TRY004
+    if compiled.groups not in (1, 2):
+        raise ValueError(
+            f"{compiled.pattern!r} has {compiled.groups} groups; it needs one for the percentage, "
+            "or two for what is done and the total"
+        )
+    return compiled
+
+
+def _literal_in(pattern: re.Pattern[str]) -> bytes | None:
+    """Return the longest text that each line has in which *pattern* is found; None if unknown."""
+    try:
+        from re import _parser
+
+        parts = list(_parser.parse(pattern.pattern, pattern.flags))
+    except Exception:  # noqa: BLE001 - a part of Python that may change
+        return None
+    if pattern.flags & (re.IGNORECASE | re.VERBOSE):
+        return None
+    texts, text = [], ""
+    for kind, value in [*parts, (None, None)]:
+        if str(kind) == "LITERAL" and value < 128:
+            text += chr(value)
+        else:
+            texts.append(text)
+            text = ""
+    longest = max(texts, key=len)
+    return longest.encode() if len(longest) > 1 else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text.replace(",", "."))
+    except ValueError:
+        return None
+
+
+def _fraction(done: float | None, total: float | None) -> float | None:
+    if done is None or not total or done != done or total < 0:
+        return None
+    return min(max(done / total, 0.0), 1.0)
+
+
+def _seconds(clock: str) -> float:
+    hours, minutes, seconds = clock.split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

@@ -1,0 +1,483 @@
+"""``aioftrackjobs run``: commands as users run them, and what the server then holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio.to_thread import run_sync
+
+from aioftrackjobs import AsyncSession, Job
+from aioftrackjobs.devserver import ServerHandle
+
+#: A server that refuses connections.
+_NOWHERE = "http://127.0.0.1:9"
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def run(launch: Start, ftrack: dict[str, str]) -> Start:
+    """Start ``aioftrackjobs run ARGUMENTS`` with variables for the server, and others."""
+
+    def start(*arguments: str, env: dict[str, str] | None = None) -> Any:
+        return launch("-m", "aioftrackjobs", "run", *arguments, env={**ftrack, **(env or {})})
+
+    return start
+
+
+@pytest.fixture
+def only_job(session: AsyncSession) -> Callable[[], Awaitable[Any]]:
+    """Return the one Job that there is: its status, its data and its attachments by name."""
+
+    async def find() -> Any:
+        jobs = await session.query("select status, data, user.username from Job").of(Job).all()
+        (job,) = jobs
+        links = await session.query(
+            "select component.name, component.file_type from JobComponent where job_id is {id}",
+            id=job.id,
+        ).all()
+        names = [link["component"]["name"] + link["component"]["file_type"] for link in links]
+        return job["status"], json.loads(job["data"]), sorted(names), job
+
+    return find
+
+
+def _script(folder: Path, text: str) -> str:
+    path = folder / "work.sh"
+    path.write_text(text)
+    return str(path)
+
+
+async def test_done_with_openjd_lines(run: Start, only_job: Start, tmp_path: Path) -> None:
+    """Status, percentage and text of a shell script, whose output passes unchanged."""
+    script = _script(
+        tmp_path,
+        "echo openjd_status: rendering\necho openjd_progress: 40\n"
+        "printf 'caf\\303\\251 \\377\\0 no end'; echo to stderr >&2\n",
+    )
+
+    program = run("--description", "Render sh010", "--user", "developer", "--", "sh", script)
+    assert await program.end() == 0
+
+    status, data, names, job = await only_job()
+    assert (status, data["description"], data["progress"]) == ("done", "Render sh010", 0.4)
+    assert (names, job["user"]["username"]) == ([], "developer")
+    out = (tmp_path / "program1" / "out").read_bytes()
+    assert out.endswith(b"openjd_progress: 40\ncaf\xc3\xa9 \xff\0 no end")
+    assert program.err == "to stderr\n"
+
+
+async def test_failure_has_a_reason_and_a_log(
+    run: Start, only_job: Start, session: AsyncSession, tmp_path: Path
+) -> None:
+    script = _script(
+        tmp_path,
+        "echo 'openjd_redacted_env: TOKEN=s3cret-value'\necho using s3cret-value, $FTRACK_API_KEY\n"
+        "echo frame 3 >&2; echo '  Error:  no license ' >&2; echo '---' >&2; exit 3\n",
+    )
+
+    program = run("--", "sh", script)
+    assert await program.end() == 3
+
+    status, data, names, _ = await only_job()
+    assert (status, names) == ("failed", ["sh.log"])
+    assert data["description"] == "sh - failed: exit code 3: Error: no license"
+    (link,) = await session.query("select component from JobComponent").all()
+    await session.download(link["component"], tmp_path / "log")
+    log = (tmp_path / "log").read_text()
+    assert "frame 3" in log
+    assert "s3cret" not in log
+    assert session._connection.credentials.api_key.reveal() not in log
+
+
+async def test_what_openjd_says_is_the_reason(run: Start, only_job: Start, tmp_path: Path) -> None:
+    script = _script(tmp_path, "echo openjd_fail: the scene is empty\necho other >&2; exit 1\n")
+
+    assert await run("--log", "never", "--", "sh", script).end() == 1
+
+    _, data, names, _ = await only_job()
+    assert data["description"] == "sh - failed: the scene is empty"
+    assert names == []
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "reason"),
+    [
+        (["no-such-program"], 127, "no-such-program: not found"),
+        (["/etc/passwd"], 126, "/etc/passwd: Permission denied"),
+        (["/"], 126, "/: Permission denied"),
+        (["/etc/passwd/x"], 127, "/etc/passwd/x: not found"),
+        (["sh", "-c", "kill -SEGV $$"], 139, "killed by SIGSEGV"),
+        (["sh", "-c", "exit 255"], 255, "exit code 255"),
+    ],
+    ids=["not found", "not executable", "folder", "file as folder", "signal", "largest"],
+)
+async def test_exit_code_is_passed_on(
+    run: Start, only_job: Start, command: list[str], code: int, reason: str
+) -> None:
+    assert await run("--", *command).end() == code
+
+    status, data, _, _ = await only_job()
+    assert status == "failed"
+    assert data["description"].endswith(f" - failed: {reason}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_signal_ends_all_processes(
+    run: Start, only_job: Start, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Of the command, its group, and a descendant that has left it; one of them ignores SIGTERM."""
+    script = _script(
+        tmp_path,
+        "trap '' TERM INT HUP\nsleep 61 & echo $! > pids\nsetsid sleep 62 & echo $! >> pids\n"
+        "echo $$ >> pids; echo ready\nwhile :; do sleep 0.05; done\n",
+    )
+    program = run("--grace", "0.3s", "--", "sh", script)
+    await program.shows("ready")
+
+    program.send(number)
+    assert await program.end() == 137
+
+    status, data, _, _ = await only_job()
+    assert (status, data["description"]) == ("failed", f"sh - failed: stopped by {number.name}")
+    assert _alive(tmp_path / "pids") == []
+
+
+async def test_killed_program_leaves_nothing(
+    run: Start, only_job: Start, tmp_path: Path, until: Start
+) -> None:
+    """The command is ended by the watchdog, and the Job fails by the process that reports it."""
+    script = _script(
+        tmp_path,
+        "trap '' TERM\nsleep 61 & echo $! > pids\nsetsid sleep 62 & echo $! >> pids\n"
+        "echo $$ >> pids; echo openjd_progress: 5; while :; do sleep 0.05; done\n",
+    )
+    program = run("--grace", "0.2s", "--", "sh", script)
+
+    async def runs() -> bool:
+        try:
+            return bool((await only_job())[1].get("progress"))
+        except ValueError:
+            return False
+
+    await until(runs)
+    program.send(signal.SIGKILL)
+
+    async def ended() -> bool:
+        return (await only_job())[0] == "failed" and not _alive(tmp_path / "pids")
+
+    await until(ended)
+    _, data, _, _ = await only_job()
+    assert data["description"] == "sh (5 %) - failed: aioftrackjobs run was killed"
+    assert "lease" not in data
+
+
+async def test_stop_request_ends_the_command(
+    run: Start, only_job: Start, session: AsyncSession, tmp_path: Path, until: Start
+) -> None:
+    script = _script(tmp_path, "trap 'echo caught; exit 0' TERM\nwhile :; do sleep 0.02; done\n")
+    program = run("-d", "Long", "--", "sh", script)
+
+    async def runs() -> bool:
+        return bool(await session.query('Job where status is "running"').all())
+
+    await until(runs)
+    _, _, _, job = await only_job()
+    await session.stop_job(job, "wrong shot", by="maya")
+
+    assert await program.end() == 143
+    status, data, _, _ = await only_job()
+    assert (status, data["description"]) == (
+        "failed",
+        "Long - failed: stopped by maya: wrong shot",
+    )
+    assert "caught" in program.out
+
+
+async def test_timeout_and_retries(run: Start, only_job: Start, tmp_path: Path) -> None:
+    """The first attempt takes too long, the second one fails, the third one succeeds."""
+    script = _script(
+        tmp_path,
+        "echo x >> tries; case $(wc -l < tries) in 1) sleep 60;; 2) exit 5;; esac\n",
+    )
+
+    program = run("--timeout", "1.5s", "--retries", "3", "--", "sh", script)
+    assert await program.end() == 0
+
+    assert (await only_job())[0] == "done"
+    assert program.err.splitlines() == [
+        "aioftrackjobs: timed out after 1.5 s; attempt 2 of 4",
+        "aioftrackjobs: exit code 5; attempt 3 of 4",
+    ]
+
+
+async def test_nested_commands_share_the_job(
+    run: Start, only_job: Start, tmp_path: Path, ftrack: dict[str, str]
+) -> None:
+    """A further ``run`` and a Python program, both started before the Job exists, work on it."""
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import anyio, os\nfrom aioftrackjobs import AsyncSession, job_context\n"
+        "async def main():\n"
+        "    given = os.environ['FTRACK_JOB_ID']\n"
+        "    async with AsyncSession() as session:\n"
+        "        async with job_context(session, job=given, join=True) as job:\n"
+        "            await job.attach(b'x', name='from_python.txt')\n"
+        "            job.progress(0.75, 'in Python')\n"
+        "anyio.run(main)\n"
+    )
+    inner = [sys.executable, "-m", "aioftrackjobs", "run", "-d", "ignored", "--log", "always", "--"]
+
+    program = run("-d", "Outer", "--", *inner, sys.executable, str(child))
+    assert await program.end() == 0, program.err
+
+    status, data, names, _ = await only_job()
+    assert (status, data["description"], data["progress"]) == ("done", "Outer", 0.75)
+    assert names == ["from_python.txt"]
+
+
+async def test_queued_job_is_run(
+    run: Start, only_job: Start, session: AsyncSession, server: ServerHandle
+) -> None:
+    user = await session.current_user()
+    job = session.create(Job, {"user": user, "status": "queued", "data": '{"description": "Q"}'})
+    await session.commit()
+
+    assert await run("--job", job.id, "--", "sh", "-c", 'echo "$FTRACK_JOB_ID"').end() == 0
+
+    status, data, _, found = await only_job()
+    assert (found.id, status, data["description"]) == (job.id, "done", "Q")
+
+
+async def test_job_of_another_is_not_run(
+    run: Start, only_job: Start, session: AsyncSession, tmp_path: Path
+) -> None:
+    from aioftrackjobs import job_context
+
+    async with job_context(session, description="mine") as job:
+        program = run("--job", job.id, "--", "touch", str(tmp_path / "started"))
+        assert await program.end() == 1
+        assert "aioftrackjobs: the command is not started: " in program.err
+        assert not (tmp_path / "started").exists()
+
+    assert (await only_job())[0] == "done"
+
+
+async def test_unreachable_server_does_not_delay_the_command(run: Start, tmp_path: Path) -> None:
+    """The journal keeps the Job: ``tests/integration/test_commands.py`` has what follows."""
+    env = {"FTRACK_SERVER": _NOWHERE}
+    refused = run("--require-ftrack", "--", "touch", str(tmp_path / "x"), env=env)
+    journal = str(tmp_path / "journal")
+
+    kept = run("--journal", journal, "--", "sh", "-c", "echo ran; exit 4", env=env)
+    assert await kept.end() == 4
+
+    assert kept.out == "ran\n"
+    assert "ftrack cannot be reached; the journal keeps the Job" in kept.err
+    refused.kill()
+    assert not (tmp_path / "x").exists()
+
+
+async def test_files_are_attached_by_pattern(run: Start, only_job: Start, tmp_path: Path) -> None:
+    script = _script(
+        tmp_path, "mkdir -p out/deep; echo 1 > out/deep/a.mov; echo 2 > out/notes.txt\n"
+    )
+
+    program = run("-a", "out/**/*.mov", "-a", "*.none", "--", "sh", script)
+    assert await program.end() == 0
+
+    assert (await only_job())[2] == ["a.mov"]
+    assert program.err == "aioftrackjobs: no file matches *.none\n"
+
+
+async def test_output_that_nothing_reads_ends_the_command(
+    ftrack: dict[str, str], environment: Start, only_job: Start, tmp_path: Path
+) -> None:
+    """As without the wrapper: the command gets SIGPIPE."""
+    line = f"{sys.executable} -m aioftrackjobs run -- sh -c 'while echo y; do :; done' | head -1"
+
+    def pipe() -> subprocess.CompletedProcess[bytes]:
+        env = {**environment(tmp_path), **ftrack}
+        return subprocess.run(["sh", "-c", line], env=env, capture_output=True, timeout=20)
+
+    assert (await run_sync(pipe)).stdout == b"y\n"
+    assert (await only_job())[1]["description"] == "sh - failed: killed by SIGPIPE"
+
+
+async def test_background_processes_of_a_command_that_ended(
+    run: Start, only_job: Start, tmp_path: Path
+) -> None:
+    """They are ended if they are of its group, and nothing waits for a daemon's output."""
+    script = _script(
+        tmp_path,
+        "sleep 61 & echo $! > pids\nsetsid sleep 3 & echo $! > daemon\necho bye\n",
+    )
+
+    assert await run("--", "sh", script).end() == 0
+
+    assert (await only_job())[0] == "done"
+    assert _alive(tmp_path / "pids") == []
+    for pid in _alive(tmp_path / "daemon"):
+        os.kill(pid, signal.SIGKILL)
+
+
+async def test_program_sees_a_terminal_where_there_is_one(
+    ftrack: dict[str, str], environment: Start, tmp_path: Path
+) -> None:
+    if shutil.which("script") is None:
+        pytest.skip("script of util-linux is not installed")
+    script = _script(
+        tmp_path, "[ -t 1 ] && echo out; [ -t 2 ] && echo err >&2; printf 'a\\tb\\n'\n"
+    )
+    command = f"{sys.executable} -m aioftrackjobs run -- sh {script}"
+
+    def show() -> bytes:
+        env = {**environment(tmp_path), **ftrack}
+        words = ["script", "-qec", command, "/dev/null"]
+        done = subprocess.run(
+            words, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=20
+        )
+        return done.stdout
+
+    assert sorted((await run_sync(show)).splitlines()) == [b"a\tb", b"err", b"out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "there is no command"),
+        (["--preset", "blender", "--", "x"], "no preset; there are alfred"),
+        (["--progress", "(", "--", "x"], "no regular expression"),
+        (["--frames", "9-1", "--", "x"], "no range of frames"),
+        (["--timeout", "0", "--", "x"], "argument --timeout/-t: invalid"),
+        (["--retries", "-1", "--", "x"], "argument --retries/-r: invalid"),
+        (["--nope", "--", "x"], "unrecognized arguments: --nope"),
+        (["--key-file", "/nowhere", "--", "x"], "cannot use --key-file /nowhere: No such file"),
+    ],
+)
+async def test_mistake_starts_nothing(run: Start, arguments: list[str], problem: str) -> None:
+    program = run(*arguments)
+
+    assert await program.end() == 2
+    assert problem in program.err
+
+
+async def test_missing_settings_are_named(launch: Start) -> None:
+    program = launch("-m", "aioftrackjobs", "run", "--", "echo", "started")
+
+    assert await program.end() == 2
+    assert "FTRACK_SERVER" in program.err
+    assert program.out == ""
+
+
+async def test_settings_before_the_command(
+    launch: Start, ftrack: dict[str, str], only_job: Start, tmp_path: Path
+) -> None:
+    """They name the server for the command, too, so that it can join its Job."""
+    (tmp_path / "key").write_text(ftrack["FTRACK_API_KEY"] + "\n")
+    options = ["--server", ftrack["FTRACK_SERVER"], "--user=" + ftrack["FTRACK_API_USER"]]
+
+    program = launch(
+        *("-m", "aioftrackjobs", *options, "--key-file", str(tmp_path / "key"), "run"),
+        *("sh", "-c", 'echo "$FTRACK_SERVER $FTRACK_API_USER"'),
+    )
+
+    assert await program.end() == 0
+    assert program.out == f"{ftrack['FTRACK_SERVER']} {ftrack['FTRACK_API_USER']}\n"
+    assert (await only_job())[0] == "done"
+
+
+# Real programs
+
+
+def _needs(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is not installed (apt-get install {program})")
+    return path
+
+
+async def test_ffmpeg(run: Start, only_job: Start, tmp_path: Path) -> None:
+    ffmpeg = _needs("ffmpeg")
+    target = tmp_path / "picture.mp4"
+    source = ["-f", "lavfi", "-i", "testsrc=duration=2:size=64x64:rate=25"]
+    command = [ffmpeg, "-y", "-v", "error", "-progress", "pipe:1", *source, str(target)]
+
+    program = run("-p", "ffmpeg", "--duration", "2", "-a", str(target), "--", *command)
+    assert await program.end() == 0, program.err
+
+    status, data, names, _ = await only_job()
+    assert (status, data["progress"], names) == ("done", 1.0, ["picture.mp4"])
+
+
+async def test_ffmpeg_that_fails(run: Start, only_job: Start, tmp_path: Path) -> None:
+    ffmpeg = _needs("ffmpeg")
+    missing = str(tmp_path / "missing.mov")
+
+    assert await run("-p", "ffmpeg", "--", ffmpeg, "-i", missing, "out.mp4").end() > 0
+
+    status, data, _, _ = await only_job()
+    assert status == "failed"
+    assert "No such file or directory" in data["description"]
+
+
+@pytest.mark.parametrize("option", ["--info=progress2", "--progress"])
+async def test_rsync(run: Start, only_job: Start, tmp_path: Path, option: str) -> None:
+    rsync = _needs("rsync")
+    source = tmp_path / "plates"
+    source.mkdir()
+    for number in range(5):
+        (source / f"{number}.exr").write_bytes(os.urandom(50_000))
+
+    program = run("-p", "rsync", "--", rsync, "-a", option, f"{source}/", str(tmp_path / "copy"))
+    assert await program.end() == 0, program.err
+
+    status, data, _, _ = await only_job()
+    assert (status, data["progress"]) == ("done", 1.0)
+
+
+async def test_tqdm(run: Start, only_job: Start, tmp_path: Path) -> None:
+    tqdm = pytest.importorskip("tqdm")
+    script = tmp_path / "bar.py"
+    script.write_text(
+        "from tqdm import tqdm\nfor n in tqdm(range(200), desc='x', mininterval=0):\n"
+        "    if n == 99: raise SystemExit('no frame 99')\n"
+    )
+    path = os.pathsep.join([str(Path(tqdm.__file__).parents[1])])
+
+    program = run("-p", "tqdm", "--", sys.executable, str(script), env={"PYTHONPATH": _paths(path)})
+    assert await program.end() == 1
+
+    status, data, _, _ = await only_job()
+    assert status == "failed"
+    assert data["progress"] == pytest.approx(0.5, abs=0.02)
+    assert "no frame 99" in data["description"]
+
+
+def _paths(path: str) -> str:
+    import aioftrackjobs
+
+    return os.pathsep.join([str(Path(aioftrackjobs.__file__).parents[1]), path])
+
+
+def _alive(file: Path) -> list[int]:
+    """Return those processes of a list that run."""
+    pids = [int(line) for line in file.read_text().split()]
+    return [pid for pid in pids if _runs(pid)]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # nothing may reap it here
