@@ -414,7 +414,9 @@ async def test_there_is_a_page_with_older_jobs(
         found = re.search(r'href="(/\?[^"]*start=[^"]*)"', (await visitor.get(path)).text)
         path = unescape(found[1]) if found else ""
     assert [len(page) for page in pages] == [2, 2, 1]
-    assert sorted(title for page in pages for title in page) == [f"Job {number}" for number in range(5)]
+    assert sorted(title for page in pages for title in page) == [
+        f"Job {number}" for number in range(5)
+    ]
     assert "data-stream" not in (await visitor.get("/?start=4")).text
     for odd in ("-1", "x", "9" * 30, "٣"):
         assert (await visitor.get(f"/?start={odd}")).status_code == 200
