@@ -167,6 +167,7 @@ class JobPoll:
         self._reader, self._listen = reader, listen
         timings = entities.connection.timings
         self._first, self._longest = timings.job_poll_first, timings.job_poll_longest
+        self._limit = timings.job_poll_limit
         self._interval = self._first
         self._watched: dict[str, _Watched] = {}
         self._soon: set[str] = set()  # ids of Jobs to read before the next round
@@ -307,8 +308,9 @@ class JobPoll:
 
     async def _read(self, jobs: Sequence[_Watched]) -> None:
         try:
-            await self._reader.read(jobs)
-        except TransportError as exc:
+            with anyio.fail_after(self._limit):
+                await self._reader.read(jobs, needs_new_connection=self._failures > 0)
+        except (TransportError, TimeoutError) as exc:
             self._note_failure(exc)
         except SessionStateError:
             raise
@@ -327,7 +329,8 @@ class JobPoll:
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
         if self._failures == _REFUSALS:
-            logger.warning("the Jobs that are waited for cannot be read: %s", error)
+            why = str(error) or f"no response in {self._limit:g} s"
+            logger.warning("the Jobs that are waited for cannot be read: %s", why)
 
 
 class JobWatch:

@@ -24,10 +24,11 @@ from aioftrackjobs import (
     SessionStateError,
     job_context,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.testing import Refuse
 
-from .outages import relayed
+from .outages import OUTAGES, Outage, relayed
 from .settings import QUICK, connected
 from .waiting import until
 
@@ -228,8 +229,15 @@ async def test_pauses_grow_until_a_change(server: ServerHandle, other: AsyncSess
         await until(lambda: not poll._is_running)
 
 
-async def test_waiters_outlast_an_outage(server: ServerHandle, other: AsyncSession) -> None:
-    async with relayed(server.url) as line, connected(server, line.url) as session:
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_waiters_outlast_an_outage(
+    server: ServerHandle, other: AsyncSession, outage: Outage
+) -> None:
+    timings = replace(QUICK, job_poll_limit=0.3)
+    async with (
+        relayed(server.url) as line,
+        connected(server, line.url, timings=timings, retry=NO_RETRIES) as session,
+    ):
         job = await new_job(session)
         async with anyio.create_task_group() as group, anyio.create_task_group() as waiting:
             states: list[JobState] = []
@@ -239,8 +247,8 @@ async def test_waiters_outlast_an_outage(server: ServerHandle, other: AsyncSessi
 
             waiting.start_soon(wait)
             await until(lambda: session._jobs.poll._last_read > 0)
-            await line.begin("refuses")
-            await until(lambda: session.health.failing_since)
+            await line.begin(outage)
+            await until(lambda: session._jobs.poll._failures)
             assert (await job.wait(timeout=0.05)).status == "running"
             await end(other, job)
             await line.end(group)
