@@ -99,9 +99,7 @@ class _Waiter:
         """Take note of a *state*, and wake the task if it is new."""
         if self.known.get(state.id) != state:
             self.known[state.id] = self.changed[state.id] = state
-        elif not state.has_ended:  # another task that waits with the same states has seen it
-            return
-        self._event.set()
+            self._event.set()
 
     def fail(self, error: Exception) -> None:
         """End the waiting by *error*."""
@@ -357,9 +355,10 @@ class JobWatch:
         while not self._changes:
             if not self._left:
                 raise StopAsyncIteration
-            with self._poll.waiting(dict(self._left), self._known) as waiter:
+            # Copies: a task that is woken and cancelled at once has not seen what it was woken for.
+            with self._poll.waiting(dict(self._left), dict(self._known)) as waiter:
                 for state in await waiter.wait():
-                    self._changes[state.id] = state
+                    self._changes[state.id] = self._known[state.id] = state
                     if state.has_ended:
                         self._left.pop(state.id, None)
         return self._changes.pop(next(iter(self._changes)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -170,6 +171,31 @@ async def test_a_watch_gives_each_change_until_all_have_ended(
         (True, "failed", "a - failed: x", 0.5),
         (False, None, None, None),
     ]
+
+
+@pytest.mark.asyncio_only
+async def test_a_cancelled_step_of_a_watch_loses_no_change(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    """A cancellation by asyncio itself reaches a task that was just woken; anyio spares it."""
+    async with connected(server, timings=SELDOM) as session, anyio.create_task_group() as group:
+        job, poll = await new_job(session), session._jobs.poll
+        watch = session.watch(job)
+        assert (await anext(watch)).status == "running"
+        step = asyncio.ensure_future(anext(watch))
+        await until(lambda: poll._watched)
+        await end(other, job)
+        poll._watched[job.id].note_read({"status": "done", "data": None})
+        step.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+
+        async def wake() -> None:
+            await until(lambda: poll._watched)
+            poll.wake([job.id])
+
+        group.start_soon(wake)
+        assert [state.status async for state in watch] == ["done"]
 
 
 async def test_a_loop_that_ends_early_leaves_no_poll(session: AsyncSession) -> None:
