@@ -16,7 +16,7 @@ import pytest
 from aioftrackjobs import AsyncSession, job_context
 from aioftrackjobs.devserver import Limits, ServerHandle, running
 from aioftrackjobs.devserver.faults.kinds import Drop
-from aioftrackjobs.devserver.pages import jobs
+from aioftrackjobs.devserver.pages import jobs, streams
 from aioftrackjobs.devserver.serving import uvicorn_server
 from aioftrackjobs.errors import JobStoppedError
 
@@ -286,8 +286,10 @@ async def test_a_stream_begins_with_what_was_missed(
     assert [(len(each["rows"]), each["is_all"]) for each in everything] == 6 * [(2, True)]
 
 
-async def test_a_lease_that_ends_is_sent(remote: Caller, visitor: Visitor) -> None:
-    await visitor.get("/")
+async def test_a_lease_that_ends_is_sent(
+    remote: Caller, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_BEAT", 0.05)
     async with visitor.stream("/pages/stream") as updates:
         await anext(updates)
         await add_job(remote, description="Dying", lease=lease(0.3))
@@ -414,7 +416,9 @@ async def test_there_is_a_page_with_older_jobs(
         found = re.search(r'href="(/\?[^"]*start=[^"]*)"', (await visitor.get(path)).text)
         path = unescape(found[1]) if found else ""
     assert [len(page) for page in pages] == [2, 2, 1]
-    assert sorted(title for page in pages for title in page) == [f"Job {number}" for number in range(5)]
+    assert sorted(title for page in pages for title in page) == [
+        f"Job {number}" for number in range(5)
+    ]
     assert "data-stream" not in (await visitor.get("/?start=4")).text
     for odd in ("-1", "x", "9" * 30, "٣"):
         assert (await visitor.get(f"/?start={odd}")).status_code == 200
