@@ -377,6 +377,8 @@ async def test_too_many_idle_connections_make_room(
         ({"Origin": "https://evil.com"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://[bad"}, 403),
+        ({"Origin": "file://"}, 403),
+        ({"Origin": "chrome-extension://abc"}, 403),
     ],
 )
 async def test_only_trusted_hosts_and_origins_are_served(
