@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Seconds from one message about progress to the next.
 _INTERVAL = 0.1
 
+#: How much the reporting process leaves to others: its imports take half a second of a processor.
+_NICENESS = 5
+
 #: What the reporting process must not be ended by: its parent decides what a signal means.
 _IGNORED = (
     "SIGINT",
@@ -147,6 +150,8 @@ def _run_report(
     """Report the execution of the parent process, and end this one."""
     code = 1
     try:
+        with suppress(OSError):
+            os.nice(_NICENESS)  # the command and its output come first
         for name in _IGNORED:
             if (number := getattr(signal, name, None)) is not None:
                 signal.signal(number, signal.SIG_IGN)

@@ -304,6 +304,23 @@ async def test_queued_job_is_run(
     assert (found.id, status, data["description"]) == (job.id, "done", "Q")
 
 
+async def test_queued_job_fails_if_its_command_is_not_found(
+    run: Start, only_job: Start, session: AsyncSession
+) -> None:
+    job = session.create(Job, {"user": await session.current_user(), "status": "queued"})
+    await session.commit()
+
+    assert await run("--job", job.id, "--", "no-such-program").end() == 127
+
+    assert (await only_job())[:2] == (
+        "failed",
+        {
+            "description": "failed: no-such-program: not found",
+            "base_description": "",
+        },
+    )
+
+
 async def test_job_of_another_is_not_run(
     run: Start, only_job: Start, session: AsyncSession, tmp_path: Path
 ) -> None:
