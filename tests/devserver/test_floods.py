@@ -148,3 +148,18 @@ async def test_a_request_announces_no_more_parts_than_one_upload_may_have(api: C
 async def test_a_search_takes_a_hundred_terms(api: Caller) -> None:
     with pytest.raises(Exception, match="100 terms"):
         await api.call({"action": "search", "entity_type": "Task", "terms": ["a"] * 101})
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        " or ".join(f'name like "{n}"' for n in range(4001)),
+        " and ".join(f'not (name is "{n}" or parent.name is "{n}")' for n in range(800)),
+        " or ".join(f"children.children any (name is {n})" for n in range(400)),
+        "name is a order by " + ", ".join(["parent.name"] * 500),
+    ],
+    ids=["flat", "in parentheses", "relations", "sorted"],
+)
+async def test_a_query_of_very_many_conditions_is_refused(api: Caller, criteria: str) -> None:
+    with pytest.raises(Exception, match="4000 conditions"):
+        await api.query(f"TypedContext where {criteria}")

@@ -29,6 +29,9 @@ from aioftrackjobs.devserver.store.tables import ROW
 
 #: SQLite refuses expressions nested deeper than 1000; clients write long flat lists.
 _WIDEST = 100
+#: Conditions in a query, and as how many each relation counts: SQL of more takes seconds to make,
+#: in which nothing can interrupt SQLAlchemy.
+_MOST_CONDITIONS, _RELATION = 4000, 5
 #: Comparisons with the same paths that become a list.
 _GROUPED = 10
 
@@ -46,9 +49,20 @@ class Compiler:
         check_time: Callable[[], None] = lambda: None,
     ) -> None:
         self._check_time = check_time
+        self._left = _MOST_CONDITIONS
         self._model = model
         self._tables = tables
         self._binder = Binder(model)
+
+    def _count(self, conditions: int) -> None:
+        """Check the time, and that there are not too many conditions."""
+        self._check_time()
+        self._left -= conditions
+        if self._left < 0:
+            raise ValidationError(
+                f"A query takes {_MOST_CONDITIONS} conditions at most; a relation counts as "
+                f"{_RELATION}, a list after 'in' as one."
+            )
 
     def _scope(self, query: ast.Query) -> Scope:
         """Return the scope of the entities that *query* selects."""
@@ -106,7 +120,7 @@ class Compiler:
 
     def _bind_value(self, path: ast.Path, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
         """Return the attribute and the column of *path*, for sorting, grouping and subqueries."""
-        self._check_time()
+        self._count(_RELATION * len(path))
         bound = self._binder.value(scope.entity_type, path)
 
         def follow(hops: Sequence[Hop], at: Scope) -> sa.ColumnElement[Any]:
@@ -117,7 +131,7 @@ class Compiler:
         return bound.attribute, follow(bound.hops, scope)
 
     def _condition(self, expression: ast.Expression, scope: Scope) -> Condition:
-        self._check_time()
+        self._count(1)
         match expression:
             case ast.And(operands=operands):
                 return _joined("AND", [self._condition(each, scope) for each in operands])
@@ -140,6 +154,7 @@ class Compiler:
     def _relation_test(
         self, hops: Sequence[Hop], criteria: ast.Expression | None, scope: Scope
     ) -> Condition:
+        self._count(_RELATION)
         hop, *rest = hops
         if rest:
             return scope.leads_to(hop, lambda inner: self._relation_test(rest, criteria, inner))
@@ -154,6 +169,7 @@ class Compiler:
         build: Callable[[Attribute, sa.ColumnElement[Any]], Condition],
     ) -> Condition:
         """Return the condition that *build* returns for the value at the end of *path*."""
+        self._count(_RELATION * (len(path) - 1))
         bound = self._binder.value(scope.entity_type, path)
 
         def follow(hops: Sequence[Hop], at: Scope) -> Condition:
