@@ -116,6 +116,8 @@ def is_of(selected: Selected, entity_type: str) -> bool:
     Events do not say which typed context it is: a ``Shot`` and a ``Task`` look the same.
     """
     table = selected.table.lower()
+    if entity_type == "Context":
+        return table in (CONTEXT, _TABLES["Project"], "context")
     if entity_type in _TABLES:
         return table in (_TABLES[entity_type], entity_type.lower())
     return table in (CONTEXT, entity_type.lower())

@@ -21,7 +21,7 @@ logger = SafeLogger(__name__)
 #: Seconds that the function of an action may take to decide whether it is offered.
 DISCOVER_LIMIT = 1.0
 
-#: Seconds for the query of a user or of projects; after that, nobody looks at the menu any more.
+#: Seconds for the query of a user or of projects; later replies come too late for the menu.
 READ_LIMIT = 5.0
 
 

@@ -58,7 +58,7 @@ class _Field:
         name: Its name in the model, and on the wire.
         key: What the model calls it in values: its alias.
         kind: The type of the element in the web interface.
-        info: What pydantic knows of it.
+        info: Its description by pydantic.
         choices: What can be chosen, if that is known from the model.
         is_list: Whether several can be chosen.
         is_optional: Whether it can be None.

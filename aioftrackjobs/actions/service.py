@@ -49,7 +49,7 @@ class Run:
         action: The action.
         launch: Who has clicked, on what.
         form: What was entered.
-        reply: What the web interface is told at first; None before the Job exists.
+        reply: The reply to the launch; None before the Job exists.
         job: The Job, once it exists.
         error: What the function has raised.
     """
@@ -63,7 +63,7 @@ class Run:
     _replied: anyio.Event = field(default_factory=anyio.Event)
 
     def set_reply(self, reply: Reply) -> None:
-        """Set what the web interface is told; only the first call has an effect."""
+        """Set the reply; only the first call has an effect."""
         if self.reply is None:
             self.reply = reply
             self._replied.set()
@@ -149,7 +149,7 @@ class ActionService:
         launch, form = Launch(self._session, event, person.user), None
         if action.form is not None:
             choices = await _choices_of(action, launch)
-            if event.values is None:
+            if not event.values:  # some clients send an empty object with the first launch
                 defaults = await _defaults_of(action, launch)
                 return action.form.show(action.title, choices, defaults=defaults)
             form, errors = action.form.read(event.values, choices)

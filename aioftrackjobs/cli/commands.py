@@ -349,3 +349,4 @@ def _show_environment(server: ServerHandle) -> None:
     print(f"export FTRACK_API_USER={shlex.quote(server.api_user)}")
     print(f"export FTRACK_API_KEY={shlex.quote(server.api_key)}", flush=True)
     print("Serving until Ctrl-C. Paste these lines into another shell.", file=sys.stderr)
+    print(f"A browser shows the Jobs at {server.url}/", file=sys.stderr)

@@ -31,6 +31,10 @@ class HandlerHost(Protocol):
         """Publish *data* as the reply to *event*."""
         ...
 
+    def report_gap(self, gap: Gap) -> None:
+        """Log a gap that the program does not ask for."""
+        ...
+
     def redact(self, text: str) -> str:
         """Return *text* without secrets."""
         ...
@@ -229,13 +233,7 @@ class Handler(Generic[E]):
             text = "the handler %s is too slow: %d event(s) were dropped"
             logger.warning(text, self.name, notice.count)
         else:
-            logger.warning(
-                "the handler %s may have missed events from %s to %s, when the event hub was not "
-                "connected",
-                self.name,
-                notice.since.isoformat(" ", "seconds"),
-                notice.until.isoformat(" ", "seconds"),
-            )
+            self._host.report_gap(notice)
 
     def _report(self, error: BaseException, what: str) -> None:
         text = format_error(error, self._host.redact)

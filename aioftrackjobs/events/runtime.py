@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.events.cursor import EventCursor, TableFeed
 from aioftrackjobs.events.handlers import Handler
-from aioftrackjobs.events.models import KINDS, Event, UpdateEvent
+from aioftrackjobs.events.models import KINDS, Event, Gap, UpdateEvent
 from aioftrackjobs.events.outbox import Outbox
 from aioftrackjobs.events.publisher import Publisher
 from aioftrackjobs.events.queue import EventQueue
@@ -85,6 +86,7 @@ class HubRuntime:
         self._group: anyio.abc.TaskGroup | None = None
         self.is_started = False
         self.is_closing = False
+        self._reported_gap: datetime | None = None  # the beginning of the latest one
         self._announcing = 0  # handlers that the router is about to get
         self._dropped = 0  # by subscriptions that have ended
         self._changed: list[Waiter] = []
@@ -316,6 +318,14 @@ class HubRuntime:
         """Publish *data* as the reply to *event*, if that says by whom it was published."""
         if not self.publisher.reply(event, data):
             logger.debug("there is no reply to %s, which has no source", event.topic)
+
+    def report_gap(self, gap: Gap) -> None:
+        """Log a gap, once for all handlers."""
+        if gap.since != self._reported_gap:
+            self._reported_gap = gap.since
+            since, until = (each.isoformat(" ", "seconds") for each in (gap.since, gap.until))
+            text = "handlers may have missed events from %s to %s, without a connection"
+            logger.warning(text, since, until)
 
     def redact(self, text: str) -> str:
         """Return *text* without secrets."""

@@ -3,7 +3,8 @@
 That ftrack sends events about Jobs is not proven (docs/protocol.md, section 7.7). So Jobs are read
 from time to time: after a second, then less and less often, and again after a second when one of
 them has changed. All Jobs that any task waits for share a query, up to 500 of them. Nothing is read
-while no task waits. What knows of a change earlier, such as an event, calls :meth:`JobPoll.wake`.
+while no task waits. An event, or the end of a Job in this session, makes the read earlier:
+:meth:`JobPoll.wake`.
 """
 
 from __future__ import annotations

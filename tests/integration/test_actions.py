@@ -112,6 +112,10 @@ async def test_an_action_runs_as_a_job_of_who_has_clicked(session: AsyncSession)
     user = session.create(User, {"username": "ada"})
     await session.commit()
 
+    async with serving(session, actions) as service:
+        first = await service.launch(event_of(session, "deliver", ("task", task["id"]), values={}))
+    assert first is not None
+    assert "items" in first
     form = await actions.launch_for_test(session, "deliver", selection=[task])
     assert [item["name"] for item in form.reply["items"]] == ["codec", "quality"]
     assert form.reply["title"] == "Deliver - client"
@@ -124,6 +128,8 @@ async def test_an_action_runs_as_a_job_of_who_has_clicked(session: AsyncSession)
     assert done.reply == {"success": True, "message": "Deliver - client has started."}
     assert done.messages == [{"type": "message", "success": True, "message": "1 delivered for ada"}]
     (job,) = await jobs_of(session)
+    as_it_came = await actions.launch_for_test(session, "deliver", selection=[task], values={})
+    assert as_it_came.job is not None
     assert done.job is not None
     assert done.job.is_done
     assert job.description == done.job.description == "Deliver - client - 1 delivered for ada"

@@ -133,6 +133,7 @@ async def test_a_job_of_the_same_session_wakes_its_waiters_at_once(server: Serve
 
 
 @pytest.mark.every_loop
+@pytest.mark.own_client
 async def test_an_event_wakes_waiters_before_the_next_poll(
     server: ServerHandle, other: AsyncSession
 ) -> None:

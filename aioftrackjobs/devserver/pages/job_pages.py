@@ -56,7 +56,9 @@ class JobPages:
             "jobs.html",
             jobs=found,
             alive=self._alive(found),
-            older=self._older(wanted, found) if has_older else None,
+            older=urlencode({**wanted.query(), "start": wanted.start + jobs.MOST_ROWS})
+            if has_older
+            else "",
             most=jobs.MOST_ROWS,
             next=NEXT,
             base_url=str(request.base_url).rstrip("/"),
@@ -130,11 +132,6 @@ class JobPages:
     def _alive(self, found: list[jobs.JobRow]) -> dict[str, Any]:
         known = self._feed.jobs
         return {job.id: known[job.id].alive_at for job in found if job.id in known}
-
-    @staticmethod
-    def _older(wanted: jobs.Filter, found: list[jobs.JobRow]) -> str | None:
-        last = found[-1].created_at if found else None
-        return f"/?{urlencode(wanted.query(before=last.isoformat()))}" if last else None
 
     async def show(self, visit: Visit) -> Response:
         """Show one Job."""

@@ -30,6 +30,7 @@ from aioftrackjobs.devserver.schema.quirks import (
     LINK_ENDS,
     LINKED_RELATIONS,
     NARROWED_COLLECTIONS,
+    OTHER_NAMES,
     RELATION_ALIASES,
     SUMS,
     WIDER_TARGETS,
@@ -270,6 +271,11 @@ def add_derived_attributes(model: Model) -> None:
             if {one, other} <= attributes.keys():
                 formula = f'coalesce("{one}", 0) - "{other}"'
                 attributes[name] = Attribute(name, "number", derived=True, formula=formula)
+        for name, fragment in entity_type.document["properties"].items():
+            other = OTHER_NAMES.get(fragment.get("alias_for", ""), "")
+            if other and name in attributes and other not in entity_type.document["properties"]:
+                copy = replace(attributes[name], name=other, derived=True, formula=f'"{name}"')
+                attributes[other] = replace(copy, default=None, aliases=())
         flag = entity_type.series.flag if entity_type.series is not None else ""
         if flag in attributes:
             attributes[flag] = replace(attributes[flag], derived=True)

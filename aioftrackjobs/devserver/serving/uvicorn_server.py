@@ -163,6 +163,9 @@ class _HttpProtocol(H11Protocol):
             _read(self.transport, _READ_OF_BODY)
         try:
             await self._served(scope, receive, send)
+        except asyncio.CancelledError:  # the server stops; uvicorn would log that as an error
+            self.cycle.disconnected = True
+            self.transport.abort()
         finally:
             self._begin_idling()
 

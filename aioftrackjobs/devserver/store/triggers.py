@@ -1,6 +1,6 @@
 """Triggers for rules that no constraint of SQL can express.
 
-These are cascades, copied values, sums, the flag of the latest version, and changes of status.
+These are cascades, copied values, sums, and the flag of the latest version.
 """
 
 from __future__ import annotations
