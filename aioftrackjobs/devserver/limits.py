@@ -165,6 +165,8 @@ class Clock:
         self._seconds = seconds
         self._short = short
         self._is_awaited = is_awaited
+        #: Whether it is short while others wait.
+        self.is_short = short < math.inf
         self.error = error
 
     def is_over(self) -> bool:

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from aioftrackjobs.devserver import Limits, ServerHandle, running
 
-from .caller import Caller
+from .caller import Caller, create, query
 from .hub_client import connected
 from .test_attacks import head
 
@@ -163,3 +163,10 @@ async def test_a_search_takes_a_hundred_terms(api: Caller) -> None:
 async def test_a_query_of_very_many_conditions_is_refused(api: Caller, criteria: str) -> None:
     with pytest.raises(Exception, match="4000 conditions"):
         await api.query(f"TypedContext where {criteria}")
+
+
+async def test_a_query_of_many_conditions_is_read_beside_others(api: Caller) -> None:
+    many = query("TypedContext where " + " or ".join(f'name like "{n}"' for n in range(600)))
+
+    assert (await api.call(many))[0]["data"] == []
+    assert "in a batch of its own" in (await api.refused(create("Job"), many))["content"]

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver.api_errors import ValidationError
+from aioftrackjobs.devserver.limits import Clock, unlimited
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.aggregates import Groups
 from aioftrackjobs.devserver.query.binder import Binder, BoundPath, Hop
@@ -32,6 +33,8 @@ _WIDEST = 100
 #: Conditions in a query, and as how many each relation counts: SQL of more takes seconds to make,
 #: in which nothing can interrupt SQLAlchemy.
 _MOST_CONDITIONS, _RELATION = 4000, 5
+#: Conditions of a query that keeps other requests waiting.
+_FAST = 500
 #: Comparisons with the same paths that become a list.
 _GROUPED = 10
 
@@ -46,9 +49,9 @@ class Compiler:
         self,
         model: Model,
         tables: Mapping[str, sa.TableClause],
-        check_time: Callable[[], None] = lambda: None,
+        clock: Clock = unlimited,
     ) -> None:
-        self._check_time = check_time
+        self._clock = clock
         self._left = _MOST_CONDITIONS
         self._model = model
         self._tables = tables
@@ -56,8 +59,10 @@ class Compiler:
 
     def _count(self, conditions: int) -> None:
         """Check the time, and that there are not too many conditions."""
-        self._check_time()
+        self._clock.check()
         self._left -= conditions
+        if self._left < _MOST_CONDITIONS - _FAST and self._clock.is_short:
+            raise self._clock.error()
         if self._left < 0:
             raise ValidationError(
                 f"A query takes {_MOST_CONDITIONS} conditions at most; a relation counts as "
