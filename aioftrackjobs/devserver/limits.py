@@ -130,18 +130,6 @@ class Limits:
             "that need fewer relations."
         )
 
-    def too_slow(self) -> RequestError:
-        """Return the error for a body that arrives too slowly."""
-        return RequestError(
-            f"Nothing arrived for {self.idle:g} s, or the whole takes too long; the request is "
-            "abandoned.",
-            status=408,
-        )
-
-    def request_too_big(self) -> RequestError:
-        """Return the error for a body that is too big."""
-        return RequestError(f"A request takes {self.request} bytes at most.", status=413)
-
 
 class Clock:
     """The time that the queries of one request may take.

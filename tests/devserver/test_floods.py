@@ -14,6 +14,8 @@ from anyio.abc import SocketStream
 from websockets.exceptions import ConnectionClosed
 
 from aioftrackjobs.devserver import Limits, ServerHandle, running
+from aioftrackjobs.devserver.http import login_page
+from aioftrackjobs.devserver.pages import access
 
 from .caller import Caller, create, query
 from .hub_client import connected
@@ -170,3 +172,15 @@ async def test_a_query_of_many_conditions_is_read_beside_others(api: Caller) -> 
 
     assert (await api.call(many))[0]["data"] == []
     assert "in a batch of its own" in (await api.refused(create("Job"), many))["content"]
+
+
+@pytest.mark.parametrize("path", ["/pages/login", "/user/api_credentials?redirect_url=http://a"])
+@pytest.mark.parametrize(("length", "status"), [(1000, 408), (17_000, 413)])
+async def test_forms_of_strangers_are_bounded_in_time_and_size(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch, path: str, length: int, status: int
+) -> None:
+    monkeypatch.setattr(access, "_SECONDS", 0.1)
+    monkeypatch.setattr(login_page, "_SECONDS", 0.1)
+    async with stream_to(server) as stream:
+        await stream.send(head(server, "", length).replace(b"/api ", f"{path} ".encode()))
+        assert f"HTTP/1.1 {status} ".encode() in await stream.receive()
