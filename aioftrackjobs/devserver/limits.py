@@ -92,7 +92,9 @@ class Limits:
             wanted = operation.get("parts") if isinstance(operation, dict) else None
             parts += wanted if isinstance(wanted, int) else 0
         if parts > self.parts:
-            raise ValidationError(f"A request announces {self.parts} parts at most, not {parts}.")
+            raise ValidationError(
+                f"The 'parts' of a request are {self.parts} at most, not {parts}."
+            )
 
     def _check_lists(self, operation: Any) -> None:
         if not isinstance(operation, dict):
