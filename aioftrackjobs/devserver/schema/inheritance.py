@@ -30,29 +30,30 @@ def aliases_of(document: Document, name: str) -> list[str]:
     ``task_workflow_schema`` of a ProjectSchema was called ``_task_workflow`` before.
     """
     own = document["properties"][name]
-    if "alias_for" not in own:
-        return []
     same = ("alias_for", "type", "$ref")
     return [
         other
         for other, fragment in document["properties"].items()
-        if other != name and all(fragment.get(entry) == own.get(entry) for entry in same)
+        if "alias_for" in own and other != name
+        if all(fragment.get(entry) == own.get(entry) for entry in same)
     ]
 
 
 def base_of(document: Document, documents: Mapping[str, Document]) -> str | None:
     """Return the name of the type that *document* extends, None for the root of a family."""
-    for find in (
-        lambda *_: document.get("$mixin", {}).get("$ref"),
-        _classified_base,
-        _base_by_key,
-        _base_by_discriminator,
-        _base_by_name,
-        _base_by_table,
+    for base in (
+        document.get("$mixin", {}).get("$ref"),
+        _classified_base(document, documents),
+        _base_by_key(document),
+        _base_by_discriminator(document, documents),
+        _base_by_name(document, documents),
+        _base_by_table(document, documents),
     ):
-        base = find(document, documents)
-        if base in documents and base != document["id"]:
-            return str(base)
+        known = documents.get(base) if isinstance(base, str) else None
+        if known is None or known is document:
+            continue
+        if known["primary_key"] == document["primary_key"]:  # their entities are in one table
+            return base
     return None
 
 
@@ -101,7 +102,7 @@ def _classified_base(document: Document, documents: Mapping[str, Document]) -> s
     return next(by_table, alias["id"])
 
 
-def _base_by_key(document: Document, _: Mapping[str, Document]) -> str | None:
+def _base_by_key(document: Document) -> str | None:
     for name in document["primary_key"]:
         fragment = document["properties"].get(name, {})
         target = foreign_key_target(fragment)
@@ -112,8 +113,6 @@ def _base_by_key(document: Document, _: Mapping[str, Document]) -> str | None:
 
 def _base_by_discriminator(document: Document, documents: Mapping[str, Document]) -> str | None:
     own, names = _discriminators(document), set(document["properties"])
-    if not own:
-        return None
     bases = [
         other
         for other in documents.values()
@@ -133,7 +132,6 @@ def _base_by_name(document: Document, documents: Mapping[str, Document]) -> str 
         name
         for name, other in documents.items()
         if name != own
-        and (own.endswith(name) or own == f"{name}From")
         and other["primary_key"] == document["primary_key"]
         and set(other["properties"]) < set(document["properties"])
     ]
