@@ -82,7 +82,7 @@ async def server() -> AsyncIterator[ServerHandle]:
 
 @pytest.mark.parametrize("program", ["entities.mjs", "errors.mjs", "options.mjs"])
 async def test_sessions_do_their_work(server: ServerHandle, programs: Path, program: str) -> None:
-    await node(server, programs, program)
+    assert await node(server, programs, program) is None, "it checks by itself, and ends with 0"
 
 
 async def test_files_are_uploaded_to_a_server_like_a_real_one(
