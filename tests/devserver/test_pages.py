@@ -16,7 +16,7 @@ import pytest
 from aioftrackjobs import AsyncSession, job_context
 from aioftrackjobs.devserver import Limits, ServerHandle, running
 from aioftrackjobs.devserver.faults.kinds import Drop
-from aioftrackjobs.devserver.pages import jobs
+from aioftrackjobs.devserver.pages import jobs, streams
 from aioftrackjobs.devserver.serving import uvicorn_server
 from aioftrackjobs.errors import JobStoppedError
 
@@ -286,8 +286,10 @@ async def test_a_stream_begins_with_what_was_missed(
     assert [(len(each["rows"]), each["is_all"]) for each in everything] == 6 * [(2, True)]
 
 
-async def test_a_lease_that_ends_is_sent(remote: Caller, visitor: Visitor) -> None:
-    await visitor.get("/")
+async def test_a_lease_that_ends_is_sent(
+    remote: Caller, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_BEAT", 0.05)
     async with visitor.stream("/pages/stream") as updates:
         await anext(updates)
         await add_job(remote, description="Dying", lease=lease(0.3))

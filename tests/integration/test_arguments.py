@@ -256,6 +256,7 @@ CASES: dict[str, list[Case]] = {
         ),
         *flags(lambda s, v: job_context(s, job="id", take_over=v), "take_over"),
         *flags(lambda s, v: job_context(s, job="id", join=v), "join"),
+        *each(lambda s, v: job_context(s, new_id=v), "new_id", ("", "id", 5, b"id")),
     ],
     "AsyncSession.claim_job": [
         *each(lambda s, v: s.claim_job(v), "query", (None, 5, b"Job", ["Job"], foreign())),
