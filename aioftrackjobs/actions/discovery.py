@@ -21,7 +21,7 @@ logger = SafeLogger(__name__)
 #: Seconds that the function of an action may take to decide whether it is offered.
 DISCOVER_LIMIT = 1.0
 
-#: Seconds for the query of a user or of projects; after that, nobody looks at the menu any more.
+#: Seconds for the query of a user or of projects; later replies come too late for the menu.
 READ_LIMIT = 5.0
 
 
@@ -119,11 +119,11 @@ def _is_in(action: Action, projects: Sequence[frozenset[str]]) -> bool:
 async def _is_offered(action: Action, launch: Launch) -> bool:
     """Return what the function of *action* decides, in limited time."""
     assert action.discover is not None  # noqa: S101 - for type checkers
+    began, decided = anyio.current_time(), False
     with anyio.move_on_after(DISCOVER_LIMIT) as scope:
         try:
             decision = action.discover(launch)
-            if inspect.isawaitable(decision):
-                decision = await decision
+            decided = bool(await decision if inspect.isawaitable(decision) else decision)
         except BaseException as exc:
             if not is_fault(exc):
                 raise
@@ -131,11 +131,12 @@ async def _is_offered(action: Action, launch: Launch) -> bool:
                 "the action %r is not offered: discover has failed", action.title, exc_info=True
             )
             return False
-        return bool(decision)
-    assert scope.cancelled_caught  # noqa: S101 - for type checkers
-    logger.warning(
-        "the action %r is not offered: discover took longer than %g s",
-        action.title,
-        DISCOVER_LIMIT,
-    )
-    return False
+    # A function that blocks the event loop is not cancelled.
+    if scope.cancelled_caught or anyio.current_time() - began > DISCOVER_LIMIT:
+        logger.warning(
+            "the action %r is not offered: discover took longer than %g s",
+            action.title,
+            DISCOVER_LIMIT,
+        )
+        return False
+    return decided

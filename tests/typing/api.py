@@ -10,6 +10,7 @@ from uuid import UUID
 import httpx
 import httpx2
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+from pydantic import BaseModel
 
 from aioftrackjobs import (
     ArgumentError,
@@ -20,6 +21,7 @@ from aioftrackjobs import (
     InvalidValueError,
     Job,
     JobComponent,
+    JobState,
     JobStatus,
     Location,
     RecoveredJob,
@@ -34,6 +36,7 @@ from aioftrackjobs import (
     shutdown_on_signals,
     testing,
 )
+from aioftrackjobs.actions import Actions, Launch, LaunchOutcome, stop_my_jobs
 from aioftrackjobs.events import (
     ActionLaunch,
     AttributeChange,
@@ -156,6 +159,54 @@ async def jobs(session: AsyncSession) -> None:
 
     @job_context(session)  # type: ignore[type-var]  # it is called at once
     def plain() -> None: ...
+
+
+async def waiting(session: AsyncSession, job: Job) -> None:
+    assert_type(await job.wait(timeout=3), JobState)
+    assert_type(await session.wait_for([job, "id", UUID(int=1)], timeout=3.5), list[JobState])
+    assert_type(await session.wait_for(job), list[JobState])
+    assert_type(await session.wait_for(await session.query("Job").of(Job).all()), list[JobState])
+    await session.wait_for(3)  # type: ignore[arg-type]
+    async for state in session.watch(["a", job]):
+        assert_type(state, JobState)
+        assert_type(state.status, JobStatus | str | None)
+        assert_type(state.entity, Job | None)
+    assert_type(await session.stop_job(job, "wrong shot", by="maya"), JobState)
+
+
+class Delivery(BaseModel):
+    quality: int = 80
+
+
+async def served(session: AsyncSession) -> None:
+    actions = Actions()
+
+    async def codecs(launch: Launch) -> list[tuple[str, str]]:
+        return [("a", "A")]
+
+    async def is_here(launch: Launch) -> bool:
+        return launch.user is not None
+
+    @actions.action("Deliver", on=[Job, "Task"], roles={"Artist"}, choices={"codec": codecs})
+    async def deliver(launch: Launch, form: Delivery, job: RunningJob) -> str:
+        assert_type(await launch.selection(Job), list[Job])
+        assert_type(await launch.selection("Task", "name"), list[Entity])
+        assert_type(launch.user, User | None)
+        async with launch.as_user() as own:
+            assert_type(own, AsyncSession)
+        return "done"
+
+    @actions.action("Quick", job=None, discover=is_here, unique="selection")
+    async def quick() -> None: ...
+
+    actions.action("Here", discover=lambda launch: len(launch.selected) > 1)(quick)
+    actions.action("Twice", unique="twice")(quick)  # type: ignore[arg-type]
+    assert_type(await quick(), None)
+    actions.include(stop_my_jobs)
+    outcome = await actions.launch_for_test(session, "deliver", selection=[("Task", "id")])
+    assert_type(outcome, LaunchOutcome)
+    assert_type(outcome.job, JobState | None)
+    await actions.serve(session, concurrency=4)
 
 
 async def chaos(server: testing.FtrackServer) -> None:

@@ -31,6 +31,8 @@ _SEARCHED = (
     "content",
     "comment",
 )
+#: Terms of a search: more than people write.
+_MOST_TERMS = 100
 #: Characters of an expression that is parsed before it is the turn of its request.
 _LONG = 8 * 1024
 #: Attributes that name the context of an entity; the first that its type has counts.
@@ -50,7 +52,10 @@ def run_search(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     query = _searched_query(request, operation)
     entity_type = request.services.model.type(query.entity_type)
     narrowed = [query.criteria] if query.criteria is not None else []
-    narrowed += [_term(entity_type, term) for term in _texts(operation, "terms")]
+    terms = _texts(operation, "terms")
+    if len(terms) > _MOST_TERMS:
+        raise ValidationError(f"A search takes {_MOST_TERMS} terms at most, not {len(terms)}.")
+    narrowed += [_term(entity_type, term) for term in terms]
     narrowed += _within(request, entity_type, operation)
     object_types = _texts(operation, "object_type_ids")
     if object_types:
