@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.requests import Request
+import anyio
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from aioftrackjobs.devserver.api_errors import (
@@ -104,13 +105,15 @@ class Access:
                 _refuse_other_pages(request)
                 await self._recognize(visit)
                 if request.method == "POST":
-                    visit.form = await _form_of(request)
+                    visit.form = await _form_of(request, self._engine.limits.body)
                 if visit.identity is None and not is_public:
                     response = _log_in_page(visit)
                 elif request.method == "POST" and not is_public and not _has_token(visit):
                     raise RequestError("This form is of an earlier log-in: reload the page.", 403)
                 else:
                     response = await endpoint(visit)
+            except ClientDisconnect:
+                response = Response(status_code=400)
             except ApiError as error:
                 response = visit.page("error.html", error.status, reason=error.content)
                 if isinstance(error, BusyError):
@@ -237,12 +240,16 @@ def _has_token(visit: Visit) -> bool:
     return hmac.compare_digest(visit.field("token").encode(), visit.token.encode())
 
 
-async def _form_of(request: Request) -> dict[str, list[str]]:
+async def _form_of(request: Request, seconds: float) -> dict[str, list[str]]:
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _LARGEST_FORM:
-            raise RequestError(f"A form takes {_LARGEST_FORM} bytes at most.", 413)
+    try:
+        with anyio.fail_after(seconds):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > _LARGEST_FORM:
+                    raise RequestError(f"A form takes {_LARGEST_FORM} bytes at most.", 413)
+    except TimeoutError:
+        raise RequestError(f"A form must arrive within {seconds:g} s.", 408) from None
     try:
         return parse_qs(
             body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"
