@@ -119,11 +119,11 @@ def _is_in(action: Action, projects: Sequence[frozenset[str]]) -> bool:
 async def _is_offered(action: Action, launch: Launch) -> bool:
     """Return what the function of *action* decides, in limited time."""
     assert action.discover is not None  # noqa: S101 - for type checkers
+    began, decided = anyio.current_time(), False
     with anyio.move_on_after(DISCOVER_LIMIT) as scope:
         try:
             decision = action.discover(launch)
-            if inspect.isawaitable(decision):
-                decision = await decision
+            decided = bool(await decision if inspect.isawaitable(decision) else decision)
         except BaseException as exc:
             if not is_fault(exc):
                 raise
@@ -131,11 +131,12 @@ async def _is_offered(action: Action, launch: Launch) -> bool:
                 "the action %r is not offered: discover has failed", action.title, exc_info=True
             )
             return False
-        return bool(decision)
-    assert scope.cancelled_caught  # noqa: S101 - for type checkers
-    logger.warning(
-        "the action %r is not offered: discover took longer than %g s",
-        action.title,
-        DISCOVER_LIMIT,
-    )
-    return False
+    # A function that blocks the event loop is not cancelled.
+    if scope.cancelled_caught or anyio.current_time() - began > DISCOVER_LIMIT:
+        logger.warning(
+            "the action %r is not offered: discover took longer than %g s",
+            action.title,
+            DISCOVER_LIMIT,
+        )
+        return False
+    return decided

@@ -24,7 +24,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import AliasChoices, BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from aioftrackjobs.errors import ArgumentError
@@ -187,9 +188,7 @@ def _field(model: type[BaseModel], name: str, info: FieldInfo, *, is_dynamic: bo
         kind = "textarea"
     if extra.get("hidden"):
         kind = "hidden"
-    key = info.validation_alias if isinstance(info.validation_alias, str) else name
-    if model.model_config.get("validate_by_name") or model.model_config.get("populate_by_name"):
-        key = name
+    key = _key_of(model, name, info)
     return _Field(name, key, kind, info, choices, is_list, is_optional, inner)
 
 
@@ -228,7 +227,26 @@ def _kind_of(python: Any) -> str | None:
     ):
         if issubclass(python, kinds):
             return name
-    return None
+    return "text" if _is_read_from_text(python) else None
+
+
+def _is_read_from_text(python: type) -> bool:
+    """Return whether pydantic reads *python* from a text: a path, an address, a UUID, a time."""
+    try:
+        schema = TypeAdapter(python).json_schema(mode="validation")
+    except (PydanticUserError, PydanticSchemaGenerationError):
+        return False
+    return schema.get("type") == "string" and schema.get("format") != "binary"
+
+
+def _key_of(model: type[BaseModel], name: str, info: FieldInfo) -> str:
+    """Return what *model* calls a field in values: its alias, unless it takes the name."""
+    config, alias = model.model_config, info.validation_alias
+    if config.get("validate_by_name") or config.get("populate_by_name"):
+        return name
+    if isinstance(alias, AliasChoices):
+        alias = next((each for each in alias.choices if isinstance(each, str)), None)
+    return alias if isinstance(alias, str) else name
 
 
 def _label(text: str) -> Item:

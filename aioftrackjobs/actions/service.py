@@ -239,17 +239,16 @@ class ActionService:
         """Tell the user how the Job has ended."""
         state, user = run.state, run.launch.user
         title = run.action.title
-        is_done = run.error is None and state is not None and not state.is_failed
-        if is_done:
-            message = self._line(text or f"{title} is done.")
-        elif state is not None and state.is_failed and state.description:
-            message = self._line(state.description)
-        else:
-            message = self._line(f"{title} has failed{_because(run.error)}.")
         if user is None:
             return
+        is_failed = run.error is not None or (state is not None and state.is_failed)
+        shown = state.description if state is not None and state.has_ended else None
+        if is_failed:
+            text = shown or f"{title} has failed{_because(run.error)}."
+        elif text is None:
+            text = f"{title} is done." if shown in (None, run.action.job) else shown
         target = f'applicationId=ftrack.client.web and user.id="{user.id}"'
-        data = {"type": "message", "success": is_done, "message": message}
+        data = {"type": "message", "success": not is_failed, "message": self._line(text or title)}
         try:
             await self._publish(_SHOW, data, target)
         except Exception as exc:  # noqa: BLE001 - the Job shows it as well

@@ -116,6 +116,7 @@ class Process:
         To be called once, in a thread. What the command has left behind then is still there.
         """
         code = self._popen.wait()
+        self._is_forced |= code < 0
         self._has_ended.set()
         return code
 
@@ -123,7 +124,8 @@ class Process:
         """End what the command has left behind, after its own end.
 
         After an end by itself, these are the processes of its group: a daemon that has left the
-        group is meant to stay. After :meth:`stop`, they are all its descendants.
+        group is meant to stay. After :meth:`stop`, and after a signal, they are all its
+        descendants.
         """
         with self._ending:
             wait, grace = (0.0, self._grace) if self._is_forced else (_LINGER, _LEFT_GRACE)

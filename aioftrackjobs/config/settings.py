@@ -245,8 +245,11 @@ def require_count(argument: str, value: object) -> None:
 
 def require_path(argument: str, value: object) -> None:
     """Raise ArgumentError unless *value* is a path."""
-    is_path = isinstance(value, str | os.PathLike) and value != ""
-    require(is_path and "\0" not in os.fsdecode(value), argument, "a path", value)  # type: ignore[arg-type]
+    try:  # a name may contain what no file system accepts
+        is_path = isinstance(value, str | os.PathLike) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        is_path = False
+    require(is_path and value != "", argument, "a path", value)
 
 
 def require_values(argument: str, value: object, *, optional: bool = True) -> None:

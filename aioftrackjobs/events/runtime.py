@@ -81,7 +81,7 @@ class HubRuntime:
             note_loss=self.router.note_loss,
             note_state=self._note_state,
         )
-        self.router.subscriptions.add(self.publisher.replies)
+        self.router.subscribe(self.publisher.replies)
         self._tasks = BackgroundTasks(anyio.lowlevel.checkpoint, connection.redact)
         self._group: anyio.abc.TaskGroup | None = None
         self.is_started = False
@@ -169,7 +169,7 @@ class HubRuntime:
     def add_handler(self, subscription: Subscription) -> None:
         """Make the subscription of a handler: when the session opens, or soon if it is open."""
         if self._connection.background.event_loop is None:
-            self.router.subscriptions.add(subscription)
+            self.router.subscribe(subscription)
         else:
             self.require_open()
             self._announcing += 1
@@ -258,9 +258,7 @@ class HubRuntime:
             await self.wait_change()
 
     def _is_ready(self) -> bool:
-        if self._link.state != "connected" or self._announcing:
-            return False
-        return all(each.is_active or each.refusal for each in self.router.subscriptions)
+        return self._link.state == "connected" and not self._announcing and self.router.is_settled
 
     def _raise_failure(self) -> None:
         """Raise the reason why there is no connection, unless that may pass."""

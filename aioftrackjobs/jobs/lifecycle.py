@@ -426,6 +426,7 @@ class JobLifecycle:
         if isinstance(error, Exception) and not self.interventions.has_caused(error):
             attached = error if with_traceback else None
         try:
+            self._jobs.background.require_here()  # says what is wrong in a forked process
             # In the background, while the task waits: see jobs.ending.
             find_end = partial(self._find_end, error, current_task(), seconds)
             with self._jobs.active.count_report(self):

@@ -258,6 +258,10 @@ def _paths(source: Any) -> list[Path]:
     for each in source:
         if not isinstance(each, (str, os.PathLike)):
             raise TransferError(f"a sequence to upload contains paths, not {type(each).__name__}")
+        try:
+            os.fsencode(each)
+        except UnicodeEncodeError as exc:
+            raise TransferError(f"{each!r} is not a path: {exc}") from None
         paths.append(Path(os.fsdecode(each)))
     if not paths:
         raise TransferError("the sequence to upload is empty")

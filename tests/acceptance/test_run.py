@@ -113,13 +113,9 @@ async def test_what_openjd_says_is_the_reason(run: Start, only_job: Start, tmp_p
     ("command", "code", "reason"),
     [
         (["no-such-program"], 127, "no-such-program: not found"),
-        (["/etc/passwd"], 126, "/etc/passwd: Permission denied"),
-        (["/"], 126, "/: Permission denied"),
-        (["/etc/passwd/x"], 127, "/etc/passwd/x: not found"),
         (["sh", "-c", "kill -SEGV $$"], 139, "killed by SIGSEGV"),
-        (["sh", "-c", "exit 255"], 255, "exit code 255"),
     ],
-    ids=["not found", "not executable", "folder", "file as folder", "signal", "largest"],
+    ids=["not found", "signal"],
 )
 async def test_exit_code_is_passed_on(
     run: Start, only_job: Start, command: list[str], code: int, reason: str
@@ -131,14 +127,14 @@ async def test_exit_code_is_passed_on(
     assert data["description"].endswith(f" - failed: {reason}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signal_ends_all_processes(
     run: Start, only_job: Start, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Of the command, its group, and a descendant that has left it; one of them ignores SIGTERM."""
     script = _script(
         tmp_path,
-        "trap '' TERM INT HUP\nsleep 61 & echo $! > pids\nsetsid sleep 62 & echo $! >> pids\n"
+        "trap '' TERM INT\nsleep 61 & echo $! > pids\nsetsid sleep 62 & echo $! >> pids\n"
         "echo $$ >> pids; echo ready\nwhile :; do sleep 0.05; done\n",
     )
     program = run("--grace", "0.3s", "--", "sh", script)

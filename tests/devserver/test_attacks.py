@@ -63,6 +63,7 @@ async def test_a_query_that_never_ends_does_not_hold_up_the_stop(
                 http.base_url = httpx.URL(server.url)
                 group.start_soon(_ended, Caller(http, server.api_user, server.api_key))
                 await until(lambda: len(begun) == 2)  # in its turn, and beside
+        assert len(begun) == 2, "no further one has begun"
 
 
 async def _ended(api: Caller) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -154,6 +155,11 @@ async def test_a_failure_is_a_failed_job_with_a_traceback_and_one_sentence(
     async def leave() -> None:
         raise SystemExit(3)
 
+    @actions.action("Stop")
+    async def stop(job: RunningJob) -> None:
+        await session.stop_job(job.id, "lunch", by="maya")
+        await anyio.sleep_forever()
+
     @actions.action("Render", timeout=0.01)
     async def render() -> None:
         await anyio.sleep_forever()
@@ -172,11 +178,29 @@ async def test_a_failure_is_a_failed_job_with_a_traceback_and_one_sentence(
         "deliver": (False, "Deliver - failed: OSError: disk full ***"),
         "count": (False, "Count - failed: 2 of 3 are bad"),
         "leave": (False, "Leave - failed: the process exits with 3"),
+        "stop": (False, "Stop - failed: stopped by maya: lunch"),
         "render": (False, "Render - failed: timed out after 0.01 s"),
     }
     job = await session.query('Job where data like "%disk%"').of(Job).one()
     await session.populate(job, "job_components.component.name")
     assert "traceback" in job["job_components"][0]["component"]["name"].lower()
+
+
+async def test_a_job_that_says_itself_what_was_done_is_reported_so(session: AsyncSession) -> None:
+    actions = Actions()
+
+    @actions.action("Deliver")
+    async def deliver(job: RunningJob) -> None:
+        job.finish("3 files")
+
+    @actions.action("Count", job="Count files")
+    async def count() -> None: ...
+
+    outcomes = [await actions.launch_for_test(session, name) for name in ("deliver", "count")]
+    assert [outcome.messages[0]["message"] for outcome in outcomes] == [
+        "Deliver - 3 files",
+        "Count is done.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -503,10 +527,14 @@ async def test_a_function_that_hangs_or_raises_leaves_its_action_out(
     def fail(_: Launch) -> bool:
         raise OSError("disk full")
 
+    def block(_: Launch) -> bool:
+        time.sleep(0.06)
+        return True
+
     async def yes(_: Launch) -> bool:
         return True
 
-    functions: dict[str, Any] = {"hangs": hang, "fails": fail, "good": yes}
+    functions: dict[str, Any] = {"hangs": hang, "fails": fail, "blocks": block, "good": yes}
     for label, discover in functions.items():
 
         @actions.action(label, identifier=label, discover=discover)
@@ -514,6 +542,7 @@ async def test_a_function_that_hangs_or_raises_leaves_its_action_out(
 
     assert await labels(actions, session) == ["good"]
     assert sorted(record.getMessage() for record in caplog.records) == [
+        "the action 'blocks' is not offered: discover took longer than 0.05 s",
         "the action 'fails' is not offered: discover has failed",
         "the action 'hangs' is not offered: discover took longer than 0.05 s",
     ]

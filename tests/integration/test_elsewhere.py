@@ -302,6 +302,34 @@ def test_a_forked_process_is_refused(tables: Tables, loop: str, how: str) -> Non
     anyio.run(main, backend=loop)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_forked_process_that_leaves_a_block_says_so(
+    tables: Tables, loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with tables.session(timings=QUICK) as session:
+            job = session.create(Job, {"data": "{}"})
+            await session.commit()
+            context = job_context(session, job=job)
+
+            def leave() -> None:
+                error = SystemExit(0)
+                step(context.__aexit__(SystemExit, error, None))  # type: ignore[arg-type]
+
+            def tell() -> None:
+                raise RuntimeError(caplog.messages[-1])
+
+            await context.__aenter__()
+            texts = forked({"leave": leave, "tell": tell})
+            assert "its failure was not reported: this session belongs to process" in texts["tell"]
+            await context.__aexit__(None, None, None)
+            assert tables.rows[job.id]["status"] == "done"
+
+    anyio.run(main, backend=loop)
+
+
 def _use(run: Callable[[Coroutine[Any, Any, None]], object], use: Use, everything: Opened) -> None:
     async def awaited() -> None:
         await use(everything)

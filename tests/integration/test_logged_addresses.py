@@ -62,6 +62,7 @@ async def test_a_redirection_to_a_store_is_not_logged_either(
     assert "SECRET" not in caplog.text
 
 
+@pytest.mark.own_client
 async def test_requests_of_users_are_logged_as_before(
     session: AsyncSession, server: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -46,6 +46,7 @@ def live_objects() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.asyncio_only  # on trio, blocks are left in the reverse order of their beginning
 async def test_an_hour_of_outage_loses_nothing(
     server: ServerHandle,
     other: AsyncSession,

@@ -82,6 +82,7 @@ async def turns(number: int = 30) -> None:
         await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.asyncio_only  # on trio, the task that enters a block has to leave it
 async def test_many_jobs_share_a_request_per_500_and_interval(
     session: AsyncSession, wire: Wire, user: Job
 ) -> None:

@@ -339,6 +339,7 @@ async def test_no_frame_shows_it_if_another_argument_is_wrong(option: str) -> No
 
 
 @pytest.mark.every_loop
+@pytest.mark.own_client
 async def test_no_frame_shows_it_if_a_session_cannot_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -368,6 +368,12 @@ async def test_the_error_of_a_source_ends_the_upload(session: AsyncSession, kind
     assert await session.query("Component").all() == []
 
 
+@pytest.mark.parametrize("source", ["\ud800", ["\ud800"], "a\0b", ["a\0b"]], ids=ascii)
+async def test_what_is_no_path_is_refused(session: AsyncSession, source: Any) -> None:
+    with pytest.raises(TransferError):
+        await session.create_component(source)
+
+
 @pytest.mark.parametrize("name", [".", "..", "/", "a/..", "a\0b"])
 async def test_what_is_no_file_name_is_refused(session: AsyncSession, name: str) -> None:
     with pytest.raises(TransferError, match="name"):

@@ -276,6 +276,7 @@ def hashed_name(pem: bytes) -> str:
 
 
 @pytest.mark.parametrize("place", ["others", "none"])
+@pytest.mark.own_client
 async def test_other_certificates_are_not_trusted(
     server: ServerHandle,
     authority: trustme.CA,
@@ -299,6 +300,7 @@ async def test_an_address_without_tls_is_an_error_that_says_so(server: ServerHan
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])
 @pytest.mark.parametrize("place", ["missing", "bad"])
+@pytest.mark.own_client
 async def test_certificates_that_cannot_be_loaded_are_named(
     places: Mapping[str, str], place: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +314,7 @@ async def test_certificates_that_cannot_be_loaded_are_named(
     assert places[place] in str(caught.value)
 
 
+@pytest.mark.own_client
 async def test_a_redirection_to_the_same_host_with_tls_is_followed_and_verified(
     server: ServerHandle,
     authority: trustme.CA,

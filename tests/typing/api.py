@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, assert_type
 from uuid import UUID
@@ -37,6 +37,15 @@ from aioftrackjobs import (
     testing,
 )
 from aioftrackjobs.actions import Actions, Launch, LaunchOutcome, stop_my_jobs
+from aioftrackjobs.events import (
+    ActionLaunch,
+    AttributeChange,
+    EntityChange,
+    Event,
+    Gap,
+    Lagged,
+    UpdateEvent,
+)
 
 
 def clients() -> None:
@@ -224,3 +233,33 @@ async def daemons() -> None:
         for job in recovery.failed:
             assert_type(job, RecoveredJob)
             assert_type(job.verdict, Verdict)
+
+
+async def events(session: AsyncSession) -> None:
+    async with session.events.subscribe(UpdateEvent, queue=10, overflow="raise") as updates:
+        async for item in updates:
+            assert_type(item, UpdateEvent | Gap | Lagged)
+            if isinstance(item, UpdateEvent):
+                assert_type(item.changes, list[EntityChange])
+                assert_type(item.changes[0].attributes["status_id"], AttributeChange)
+    async with session.events.subscribe("topic=a", where=lambda event: bool(event.data)) as some:
+        assert_type(await anext(some), Event | Gap | Lagged)
+    session.events.subscribe("topic=a", overflow="block")  # type: ignore[call-overload]
+
+    @session.events.on(UpdateEvent, concurrency=4, key=lambda event: event.user.id)
+    async def update(event: UpdateEvent) -> None: ...
+
+    @session.events.on("topic=a", on_gap=lambda gap: gap.since.year)
+    def other(event: Event) -> dict[str, int]:
+        return {"n": 1}
+
+    assert_type(other(Event(topic="a")), dict[str, int])
+
+    @session.events.on(ActionLaunch)  # type: ignore[arg-type]
+    async def wrong(event: UpdateEvent) -> None: ...
+
+    assert_type(await session.events.publish("a", {"n": 1}, timeout=5), str)
+    assert_type(await session.events.request("a"), Event)
+    async for reply in session.events.request_many("a", count=2):
+        assert_type(reply, Event)
+    assert_type(session.health.events.connected_since, datetime | None)

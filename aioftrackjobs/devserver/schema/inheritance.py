@@ -49,8 +49,11 @@ def base_of(document: Document, documents: Mapping[str, Document]) -> str | None
         _base_by_name(document, documents),
         _base_by_table(document, documents),
     ):
-        if base in documents and base != document["id"]:
-            return str(base)
+        known = documents.get(base) if isinstance(base, str) else None
+        if known is None or known is document:
+            continue
+        if known["primary_key"] == document["primary_key"]:  # their entities are in one table
+            return base
     return None
 
 

@@ -135,7 +135,8 @@ def _to_many(model: Model, owner: EntityType, name: str, target_name: str) -> Re
     key = owner.primary_key[0]
     if len(owner.primary_key) > 1:
         return Relation(name, target_name, many=True)
-    if name in _TREES and owner.root == target.root and "parent_id" in target.attributes:
+    is_tree = owner.root == target.root and {"id", "parent_id"} <= target.attributes.keys()
+    if name in _TREES and is_tree:
         return Relation(name, target_name, many=True, tree=_TREES[name])
     back = _back_reference(model, owner, name, target)
     if back is None and (link := _link(model, owner, name, target)):
@@ -253,10 +254,10 @@ def _member_key(base: EntityType, entity_type: EntityType) -> tuple[str, str] | 
 def _copy_values(model: Model, entity_type: EntityType) -> None:
     """Find out whether values copy the ``key`` of their configuration."""
     configuration = entity_type.relations.get("configuration")
-    if configuration is None or "key" not in entity_type.attributes:
+    if configuration is None or configuration.key is None or "key" not in entity_type.attributes:
         return
-    if "key" in model.types[configuration.target].attributes:
-        entity_type.copied["key"] = (configuration.pairs[0][0], configuration.target)
+    if {"id", "key"} <= model.types[configuration.target].attributes.keys():
+        entity_type.copied["key"] = (configuration.key, configuration.target)
 
 
 def add_derived_attributes(model: Model) -> None:

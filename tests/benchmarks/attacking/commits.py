@@ -130,7 +130,7 @@ def _with_key(result: Any, key: str) -> Any:
     return result
 
 
-async def odd_answers(ground: Ground) -> Score:  # noqa: C901
+async def odd_answers(ground: Ground) -> Score:
     """The answer to a commit is not that of its operations; it was applied, or not."""
     score, chance = Score(), ground.chance
     earlier: list[Any] = []
@@ -181,11 +181,7 @@ async def odd_answers(ground: Ground) -> Score:  # noqa: C901
         async with hanging_counts(score, "a commit with an odd answer"):
             proxy.rule = rule
             await side_by_side(work, 10)
-    found = await ground.server.statuses(list(wanted))
-    score.operations = len(wanted)
-    for key, status in wanted.items():
-        if key not in open_ends and found.get(key, "none") != status:
-            score.note("lost", f"acknowledged: {status}, on the server: {found.get(key, 'none')}")
+    await _compare(ground, score, wanted, open_ends)
     return score
 
 
@@ -207,6 +203,17 @@ async def _settle(
     if end != "applied":
         session.rollback()
     return end == "applied"
+
+
+async def _compare(
+    ground: Ground, score: Score, wanted: dict[str, str], open_ends: set[str]
+) -> None:
+    """Note each Job whose acknowledged state, unless its end is open, is not the server's."""
+    found = await ground.server.statuses(list(wanted))
+    score.operations = len(wanted)
+    for key, status in wanted.items():
+        if key not in open_ends and found.get(key, "none") != status:
+            score.note("lost", f"acknowledged: {status}, on the server: {found.get(key, 'none')}")
 
 
 async def late_requests(ground: Ground) -> Score:
@@ -249,7 +256,7 @@ async def late_requests(ground: Ground) -> Score:
     return score
 
 
-async def endless_answers(ground: Ground) -> Score:  # noqa: C901 - a table of faults
+async def endless_answers(ground: Ground) -> Score:
     """The answer drips, has endless 1xx, or is much too big: the commit ends all the same."""
     score, chance = Score(), ground.chance
 
@@ -293,11 +300,7 @@ async def endless_answers(ground: Ground) -> Score:  # noqa: C901 - a table of f
         async with hanging_counts(score, "a commit with an endless answer"):
             proxy.rule = rule
             await side_by_side(work, 6)
-    found = await ground.server.statuses(list(wanted))
-    score.operations = len(wanted)
-    for key, status in wanted.items():
-        if key not in open_ends and found.get(key, "none") != status:
-            score.note("lost", f"acknowledged: {status}, on the server: {found.get(key, 'none')}")
+    await _compare(ground, score, wanted, open_ends)
     return score
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    model_validator,
+)
 
 from aioftrackjobs import ArgumentError
 from aioftrackjobs.actions.forms import Choices, Form
@@ -192,6 +202,30 @@ def test_choices_that_are_found_at_the_launch_are_checked_again() -> None:
     assert list(form.read({"jobs": ["1"], "main": "3"}, choices)[1]) == ["main"]
     with pytest.raises(ArgumentError, match="choices must be fields of Chosen"):
         Form(Chosen, ["job"])
+
+
+def test_what_pydantic_reads_from_a_text_is_a_text() -> None:
+    class Others(BaseModel):
+        folder: Path = Path("/mnt")
+        address: HttpUrl | None = None
+        key: UUID | None = None
+        at: time | None = None
+        both: int = Field(1, validation_alias=AliasChoices(AliasPath("a", 0), "one", "two"))
+        steps: tuple[Literal["a", "b"], ...] = ("a",)
+
+    form = Form(Others)
+    kinds = {name: item["type"] for name, item in items_of(form.show("a")).items()}
+    assert kinds == dict.fromkeys(("folder", "address", "key", "at"), "text") | {
+        "both": "number",
+        "steps": "enumerator",
+    }
+    values = {"folder": "/tmp", "key": str(UUID(int=1)), "at": "10:30", "address": "", "both": 2}
+    found, errors = form.read({**values, "steps": "b"})
+    assert errors == {}
+    assert found == Others(
+        folder=Path("/tmp"), key=UUID(int=1), at=time(10, 30), one=2, steps=["b"]
+    )
+    assert list(form.read({"address": "nowhere"})[1]) == ["address"]
 
 
 def test_an_alias_is_the_name_in_the_model_alone() -> None:
