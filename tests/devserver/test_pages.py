@@ -102,7 +102,7 @@ async def test_a_log_in_ends_with_the_key_the_user_or_a_change(
     odd = (
         f"{int(until) + 1}.{user}.{signature}",
         f"{until}.bWF5YQ==.{signature}",
-        f"{until}.{user}.{signature[:-1]}0",
+        f"{until}.{user}.{signature[:-1]}{int(signature[-1] == '0')}",
         f"1.{user}.{signature}",
         "", "..", "a.b.c", "1.%.é", f"{'9' * 5000}.{user}.{signature}",
     )  # fmt: skip
@@ -468,6 +468,17 @@ async def test_lost_jobs_are_failed_and_no_others(
     await visitor.submit("/pages/lost", job=of_maya)
     assert server.inspector.job(alive)["status"] == "running"
     assert server.inspector.job(of_maya)["status"] == "failed"
+
+
+async def test_odd_forms_are_refused(server: ServerHandle, visitor: Visitor) -> None:
+    too_big = await visitor.submit("/pages/lost", x="x" * 300_000)
+    too_many = await visitor.submit("/pages/lost", **{f"x{n}": "" for n in range(3001)})
+    odd = await visitor.http.post("/pages/lost", content=b"token=\xff", headers=HTML)
+    assert [each.status_code for each in (too_big, too_many, odd)] == [413, 400, 400]
+    assert (await visitor.get("/pages/lost")).status_code == 405
+    async with await anyio.connect_tcp("127.0.0.1", visitor.http.base_url.port or 0) as stream:
+        await stream.send(b"POST /pages/login HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nu")
+    assert (await visitor.get("/")).status_code == 200
 
 
 async def test_odd_data_of_jobs_end_no_page(remote: Caller, visitor: Visitor) -> None:
