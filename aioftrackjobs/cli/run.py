@@ -49,25 +49,36 @@ def main(arguments: Sequence[str]) -> None:
     use_server(options.server, options.api_user, options.api_key, options.key_file)
     execution = _execution_of(parser, options, command)
     _require_settings()
-    reporting = ReportingProcess(execution, lambda remote: _report(options, remote))
+    reporting: ReportingProcess | None = None
+    if hasattr(os, "fork"):
+        reporting = ReportingProcess(execution, lambda remote: _report(options, remote))
     _react_to_signals(execution)
     if not waits_for_job(options):
         try:
             execution.start()
         except OSError as error:
             warn(str((execution.result and execution.result.reason) or error))
+    if reporting is None:
+        _report(options, execution)
+    else:
+        _attend(reporting, execution, options)
+    sys.exit(_REFUSED if execution.result is None else execution.result.exit_code)
+
+
+def _attend(reporting: ReportingProcess, execution: Execution, options: argparse.Namespace) -> None:
+    """Wait until the command has ended, and is reported."""
     reporting.start()
     if waits_for_job(options):
         reporting.wait()
         if not execution.has_started:
-            sys.exit(_REFUSED)
+            return
     execution.wait()
-    reporting.wait()
-    sys.exit(_REFUSED if execution.result is None else execution.result.exit_code)
+    if not reporting.wait():
+        warn("the process that reports the Job was killed; recover fails the Job")
 
 
-def _report(options: argparse.Namespace, execution: RemoteExecution) -> None:
-    """Report the command as a Job until it has ended, and return the exit code."""
+def _report(options: argparse.Namespace, execution: RemoteExecution | Execution) -> None:
+    """Report the command as a Job until it has ended."""
     try:
         from aioftrackjobs.cli.run_job import report
 
@@ -200,7 +211,8 @@ def _react_to_signals(execution: Execution) -> None:
         execution.send(number)
 
     def pause(number: int, frame: FrameType | None) -> None:
-        execution.send(number)
+        # SIGTSTP would have no effect: the session of the command has no terminal.
+        execution.send(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         execution.send(signal.SIGCONT)
 

@@ -33,8 +33,8 @@ _LINGER = 1.0
 #: The same after they were ended by SIGTERM, when the command had ended by itself.
 _LEFT_GRACE = 2.0
 
-#: Seconds between two looks at the processes that are left.
-_PAUSE = 0.02
+#: Seconds between two looks at the processes that are left: at first, and at most.
+_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
 
 #: Reads the id of the process group, and then a line when the command has ended. If that line does
 #: not come, the process that would write it is dead. Arguments: the mark, tenths of a second.
@@ -171,11 +171,13 @@ class Process:
         return found
 
     def _all_end_within(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
+        deadline, pause = time.monotonic() + seconds, _PAUSE
         while self._signal_all(0):
-            if time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return False
-            time.sleep(_PAUSE)
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
         return True
 
     def _release_watchdog(self) -> None:
