@@ -22,6 +22,7 @@ from aioftrackjobs.errors import JobStoppedError
 
 from .browsing import HTML, Visitor, add_job, lease, visiting
 from .caller import Caller, delete, update
+from .test_start_errors import ALL
 
 
 @pytest.fixture
@@ -506,3 +507,29 @@ async def test_odd_data_of_jobs_end_no_page(remote: Caller, visitor: Visitor) ->
     for job in ids:
         await remote.update("Job", job, data=odd[ids.index(job)])
         assert (await visitor.get(f"/pages/jobs/{job}")).status_code == 200
+
+
+@pytest.mark.skipif(not ALL.exists(), reason="the recorded schemas are not beside the checkout")
+async def test_pages_show_what_the_schemas_of_a_real_server_have() -> None:
+    async with (
+        running(schemas=ALL) as server,
+        visiting(server) as visitor,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        api = Caller(http, server.api_user, server.api_key)
+        job = await add_job(api, description="Render", lease=lease(60))
+        assert await visitor.titles() == ["Render"]
+        assert await visitor.titles("/?q=render&user=developer&status=running") == ["Render"]
+        assert (await visitor.submit(f"/pages/jobs/{job}/stop")).status_code == 303
+        assert "stop" in server.inspector.job(job)["data"]
+        for path in ("/pages/requests", "/pages/actions"):
+            assert (await visitor.get(path)).status_code == 200
+
+
+async def test_pages_of_a_server_without_jobs_say_so() -> None:
+    rig = {"id": "Rig", "primary_key": ["id"], "properties": {"id": {"type": "string"}}}
+    async with running(schemas=[rig], empty=True) as server, visiting(server) as visitor:
+        codes = [(await visitor.get(path)).status_code for path in ("/", "/pages/actions")]
+        assert codes == [422, 422]
+        assert "Job" in (await visitor.get("/")).text
+        assert (await visitor.get("/pages/requests")).status_code == 200
