@@ -152,12 +152,17 @@ class Execution:
         settings: What to run, and how.
         warn: Called in a thread with a text that the user should read.
 
+    Raises:
+        NotImplementedError: This is Windows.
+
     Attributes:
         result: How it ended; None until then.
         warn: As given.
     """
 
     def __init__(self, settings: CommandSettings, warn: Callable[[str], object]) -> None:
+        if os.name != "posix":
+            raise NotImplementedError("commands run as Jobs on Linux and macOS only")
         self.settings = settings
         self.result: CommandResult | None = None
         self.warn = warn

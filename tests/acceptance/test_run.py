@@ -152,11 +152,8 @@ async def test_command_is_stopped_and_continued(
     run: Start, only_job: Start, tmp_path: Path, until: Start
 ) -> None:
     """By Ctrl-Z, and then ``fg``: the wrapper stops with its command."""
-    script = _script(
-        tmp_path,
-        f"echo $PPID $$ > pids; until [ -e {tmp_path}/go ]; do sleep 0.02; done\n",
-    )
-    program = run("--", "sh", script)
+    os.mkfifo(tmp_path / "go")  # no child process: a shell whose child is stopped is not, but waits
+    program = run("--", "sh", _script(tmp_path, "echo $PPID $$ > pids; read -r line < go\n"))
 
     async def states() -> str:
         file = tmp_path / "pids"
@@ -174,7 +171,7 @@ async def test_command_is_stopped_and_continued(
     await until(both_stop)
     program.send(signal.SIGCONT)
     await until(both_run)
-    (tmp_path / "go").touch()
+    await run_sync((tmp_path / "go").write_text, "go on\n")
 
     assert await program.end() == 0
     assert (await only_job())[0] == "done"
@@ -348,6 +345,15 @@ async def test_unreachable_server_does_not_delay_the_command(run: Start, tmp_pat
     assert "ftrack cannot be reached; the journal keeps the Job" in kept.err
     refused.kill()
     assert not (tmp_path / "x").exists()
+
+
+async def test_journal_that_cannot_be_used(run: Start, only_job: Start) -> None:
+    """The Job is run without one, and a message says so."""
+    program = run("--journal", "/nowhere/jobs.journal", "--", "true")
+
+    assert await program.end() == 0
+    assert "the journal /nowhere/jobs.journal cannot be used" in program.err
+    assert (await only_job())[0] == "done"
 
 
 async def test_files_are_attached_by_pattern(run: Start, only_job: Start, tmp_path: Path) -> None:
