@@ -38,6 +38,7 @@ from aioftrackjobs.events import (
 from aioftrackjobs.testing import Drop, Duplicate
 
 from .conftest import Official
+from .frames import leaks
 from .settings import Setting, connected
 from .waiting import until
 
@@ -315,8 +316,9 @@ async def test_a_client_that_cannot_upgrade_is_refused(
 async def test_refused_credentials_are_an_error(server: ServerHandle) -> None:
     wrong = AsyncSession(server.url, "a-wrong-key", server.api_user)
     async with wrong as session:
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(AuthenticationError) as caught:
             await session.events.ready()
+        assert leaks(caught.value, "a-wrong-key") == []
         with pytest.raises(AuthenticationError):
             await session.events.publish("a")
         assert session.health.events.state == "refused"
