@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -39,7 +40,7 @@ from aioftrackjobs.testing import Drop, Duplicate
 
 from .conftest import Official
 from .frames import leaks
-from .settings import Setting, connected
+from .settings import QUICK, Setting, connected
 from .waiting import until
 
 pytestmark = pytest.mark.every_client
@@ -362,8 +363,9 @@ async def test_closing_ends_handlers_in_order(
     async def request() -> None:
         replies.append((await other.events.request("quick", timeout=20)).data)
 
+    timings = replace(QUICK, closing_wait=0.2)
     async with anyio.create_task_group() as group:
-        async with connected(server) as session:
+        async with connected(server, timings=timings) as session:
 
             @session.events.on("topic=quick")
             async def quick(_: Event) -> str:
