@@ -412,7 +412,7 @@ class BackgroundTasks:
             raise cancellation
 
     def stop(self) -> None:
-        """End all work soon, and do not wait for it: work that does not end must hold up nobody."""
+        """End all work soon, and do not wait for work that ignores its cancellation."""
         self._is_closing = True
         self._stopping.set()
 

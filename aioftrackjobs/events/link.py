@@ -167,6 +167,12 @@ class Link:
             return True
         except (ServerError, TransportError) as exc:
             problem = self._connection.redact(str(exc))
+        except (ConfigurationError, SessionStateError):
+            raise
+        except Exception as exc:
+            if not self._connection.background.survives(exc, "the event hub"):
+                raise
+            problem = f"an unexpected error, {type(exc).__name__}"
         self._note_problem(problem)
         return False
 
@@ -183,9 +189,9 @@ class Link:
             self._warned_of = problem
 
     def _note_refusal(self, error: FtrackJobsError) -> None:
-        self.refusal = error
         problem = self._connection.redact(str(error))
-        if self.state != "refused":
+        is_known, self.refusal = self.refusal is not None, error
+        if not is_known:
             logger.warning("the event hub refuses the credentials: %s", problem)
         self._set_state("refused", problem)
 
@@ -277,7 +283,7 @@ class Link:
         silence = handshake.silence
         quiet = 0
         while True:
-            # A server that announces no heartbeats may be silent; the response to a ping tells.
+            # A server that announces no heartbeats may be silent. A ping shows whether it lives.
             try:
                 messages = await socket.receive(silence)
             except SocketLostError as exc:
@@ -341,7 +347,7 @@ class Link:
         self._replies.append(frame)
         self._wake()
 
-    async def say_goodbye(self, seconds: float) -> None:
+    async def leave(self, seconds: float) -> None:
         """Send what waits, and end the connection in good order, if that is soon done."""
         self._is_leaving = True
         if self.state == "connected":

@@ -345,7 +345,7 @@ class HubRuntime:
         if not self.is_started:
             return
         await self._end_handlers()
-        await self._link.say_goodbye(self._timings.closing_linger)
+        await self._link.leave(self._timings.closing_linger)
         self._outbox.abandon(SessionStateError("the session is closed"))
         self._group = None
         self._tasks.stop()

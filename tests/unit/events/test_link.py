@@ -355,3 +355,18 @@ async def test_a_transport_without_connections_is_refused() -> None:
     async with Lame().session() as session:
         with pytest.raises(ConfigurationError):
             await session.events.ready()
+
+
+async def test_an_unexpected_error_ends_the_connection_and_not_the_hub(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = FakeHub()
+    async with hub.session() as session, session.events.subscribe("topic=a") as events:
+        with monkeypatch.context() as patched:
+            patched.setattr("aioftrackjobs.protocol.socketio.read_frame", lambda _: 1 / 0)
+            hub.sockets[0].push("2::")
+            await until(lambda: session.health.events.state == "connecting")
+        assert isinstance(await following(events), Gap)
+        hub.sockets[-1].push_event("a")
+        assert (await following(events)).topic == "a"
+    assert "ZeroDivisionError" in caplog.text
