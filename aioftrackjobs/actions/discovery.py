@@ -36,20 +36,23 @@ class Discovery:
     def __init__(self, session: AsyncSession, actions: Iterable[Action]) -> None:
         self._session = session
         self._actions = tuple(actions)
+        self._items = {action: action.item() for action in self._actions}
         needs_roles = any(action.roles for action in self._actions)
         self.people = People(session, needs_roles=needs_roles)
 
     async def reply(self, event: ActionEvent) -> dict[str, Any] | None:
         """Return the items of all actions that are offered; None if there are none."""
         offered = await self.offered(event, self._actions)
-        return {"items": [action.item() for action in offered]} if offered else None
+        return {"items": [self._items[action] for action in offered]} if offered else None
 
     async def offered(self, event: ActionEvent, actions: Sequence[Action]) -> list[Action]:
         """Return those of *actions* that are offered for a selection, to a user.
 
         What cannot be found out, because the server does not respond, is not offered.
         """
-        fitting = [each for each in actions if matches(event.selection, each.types, many=each.many)]
+        kinds = {(each.types, each.many) for each in actions}  # few, also of a hundred actions
+        fits = {kind for kind in kinds if matches(event.selection, kind[0], many=kind[1])}
+        fitting = [each for each in actions if (each.types, each.many) in fits]
         person: Person | None = None
         if any(each.roles or each.discover for each in fitting):
             person = await self._who(event)

@@ -16,6 +16,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -295,7 +296,8 @@ def _shortened(value: Any) -> Any:
         return value[:_LONGEST]
     if isinstance(value, list):
         return [_shortened(each) for each in value[:_LONGEST]]
-    return value if isinstance(value, bool | int | float) else None
+    is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_number else None
 
 
 def plain(value: Any) -> Any:

@@ -133,7 +133,7 @@ class ActionService:
             action = self._actions.get(read.identifier or "")
             if action is None:
                 return None
-            return _checked(await self._launch(action, read))
+            return await self._launch(action, read)
         except BaseException as exc:
             if not is_fault(exc):
                 raise
@@ -151,10 +151,11 @@ class ActionService:
             choices = await _choices_of(action, launch)
             if not event.values:  # some clients send an empty object with the first launch
                 defaults = await _defaults_of(action, launch)
-                return action.form.show(action.title, choices, defaults=defaults)
+                return _checked(action.form.show(action.title, choices, defaults=defaults))
             form, errors = action.form.read(event.values, choices)
             if form is None:
-                return action.form.show(action.title, choices, values=event.values, errors=errors)
+                again = action.form.show(action.title, choices, values=event.values, errors=errors)
+                return _checked(again)
         if action.job is None:
             return await self._run_now(action, launch, form)
         return await self._begin(Run(action, launch, form), _key_of(action, event))
@@ -165,7 +166,7 @@ class ActionService:
         limit = action.timeout or _QUICK_LIMIT
         with anyio.move_on_after(limit):
             try:
-                return _reply_of(action, await action.call(launch, form, None))
+                return _checked(_reply_of(action, await action.call(launch, form, None)))
             except BaseException as exc:
                 if not is_fault(exc):
                     raise
@@ -178,9 +179,8 @@ class ActionService:
 
     async def _begin(self, run: Run, key: Hashable) -> Reply:
         if key is not None and key in self._unique:
-            of = {"selection": "for this selection", "user": "for you", "action": ""}
-            where = of[run.action.unique or "action"]
-            return self._refusal(f"{run.action.title} is running already {where}".strip() + ".")
+            what = _RUNNING_ALREADY[run.action.unique or "action"]
+            return self._refusal(f"{run.action.title} is running already{what}.")
         if key is not None:
             self._unique.add(key)
         self.on_run(run)
@@ -262,6 +262,9 @@ class ActionService:
 
     def _refusal(self, message: str) -> Reply:
         return {"success": False, "message": self._line(message)}
+
+
+_RUNNING_ALREADY = {"selection": " for this selection", "user": " for you", "action": ""}
 
 
 def _because(error: BaseException | None) -> str:

@@ -92,7 +92,9 @@ class Limits:
             wanted = operation.get("parts") if isinstance(operation, dict) else None
             parts += wanted if isinstance(wanted, int) else 0
         if parts > self.parts:
-            raise ValidationError(f"A request announces {self.parts} parts at most, not {parts}.")
+            raise ValidationError(
+                f"The 'parts' of a request are {self.parts} at most, not {parts}."
+            )
 
     def _check_lists(self, operation: Any) -> None:
         if not isinstance(operation, dict):
@@ -130,18 +132,6 @@ class Limits:
             "that need fewer relations."
         )
 
-    def too_slow(self) -> RequestError:
-        """Return the error for a body that arrives too slowly."""
-        return RequestError(
-            f"Nothing arrived for {self.idle:g} s, or the whole takes too long; the request is "
-            "abandoned.",
-            status=408,
-        )
-
-    def request_too_big(self) -> RequestError:
-        """Return the error for a body that is too big."""
-        return RequestError(f"A request takes {self.request} bytes at most.", status=413)
-
 
 class Clock:
     """The time that the queries of one request may take.
@@ -165,6 +155,8 @@ class Clock:
         self._seconds = seconds
         self._short = short
         self._is_awaited = is_awaited
+        #: Whether it is short while others wait.
+        self.is_short = short < math.inf
         self.error = error
 
     def is_over(self) -> bool:

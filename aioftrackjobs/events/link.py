@@ -56,6 +56,9 @@ _STABLE = 1.0
 #: loss of a connection, when the server may well be there.
 _LONGEST_PAUSE, _LONGEST_AFTER_LOSS = 10.0, 1.0
 
+#: Shortest pause at first, in seconds, whatever the session's retry policy says.
+_SHORTEST_PAUSE = 0.01
+
 _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 
 
@@ -193,7 +196,8 @@ class Link:
             delay = timings.event_refusal_pause
         else:
             longest = _LONGEST_AFTER_LOSS if was_connected else _LONGEST_PAUSE
-            delay = min(policy.first_delay * 2 ** min(self._pauses, 16), longest)
+            delay = max(policy.first_delay, _SHORTEST_PAUSE) * 2 ** min(self._pauses, 16)
+            delay = min(delay, longest)
             self._pauses += 1
         await policy.sleep(delay * (1 - policy.jitter * policy.chance()))
 

@@ -14,8 +14,10 @@ from anyio.abc import SocketStream
 from websockets.exceptions import ConnectionClosed
 
 from aioftrackjobs.devserver import Limits, ServerHandle, running
+from aioftrackjobs.devserver.http import login_page
+from aioftrackjobs.devserver.pages import access
 
-from .caller import Caller
+from .caller import Caller, create, query
 from .hub_client import connected
 from .test_attacks import head
 
@@ -141,10 +143,44 @@ async def test_a_request_announces_no_more_parts_than_one_upload_may_have(api: C
     }
     operations = [operation | {"component_id": name} for name in ("a", "b")]
 
-    with pytest.raises(Exception, match="10000 parts"):
+    with pytest.raises(Exception, match="10000 at most"):
         await api.call(*operations)
 
 
 async def test_a_search_takes_a_hundred_terms(api: Caller) -> None:
     with pytest.raises(Exception, match="100 terms"):
         await api.call({"action": "search", "entity_type": "Task", "terms": ["a"] * 101})
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        " or ".join(f'name like "{n}"' for n in range(4001)),
+        " and ".join(f'not (name is "{n}" or parent.name is "{n}")' for n in range(800)),
+        " or ".join(f"children.children any (name is {n})" for n in range(400)),
+        "name is a order by " + ", ".join(["parent.name"] * 500),
+    ],
+    ids=["flat", "in parentheses", "relations", "sorted"],
+)
+async def test_a_query_of_very_many_conditions_is_refused(api: Caller, criteria: str) -> None:
+    with pytest.raises(Exception, match="4000 conditions"):
+        await api.query(f"TypedContext where {criteria}")
+
+
+async def test_a_query_of_many_conditions_is_read_beside_others(api: Caller) -> None:
+    many = query("TypedContext where " + " or ".join(f'name like "{n}"' for n in range(600)))
+
+    assert (await api.call(many))[0]["data"] == []
+    assert "in a batch of its own" in (await api.refused(create("Job"), many))["content"]
+
+
+@pytest.mark.parametrize("path", ["/pages/login", "/user/api_credentials?redirect_url=http://a"])
+@pytest.mark.parametrize(("length", "status"), [(1000, 408), (17_000, 413)])
+async def test_forms_of_strangers_are_bounded_in_time_and_size(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch, path: str, length: int, status: int
+) -> None:
+    monkeypatch.setattr(access, "_SECONDS", 0.1)
+    monkeypatch.setattr(login_page, "_SECONDS", 0.1)
+    async with stream_to(server) as stream:
+        await stream.send(head(server, "", length).replace(b"/api ", f"{path} ".encode()))
+        assert f"HTTP/1.1 {status} ".encode() in await stream.receive()

@@ -169,7 +169,7 @@ def _found(request: ApiRequest, query: ast.Query) -> dict[str, Any]:
 
 def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     model, transaction = request.services.model, request.transaction
-    compiler = Compiler(model, transaction.tables, transaction.clock.check)
+    compiler = Compiler(model, transaction.tables, transaction.clock)
     selection = select(model, query)
     columns = selection.columns(model)
     statement = compiler.select(query, columns)
@@ -185,8 +185,7 @@ def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
             "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
         )
     transaction = request.transaction
-    model, check = request.services.model, transaction.clock.check
-    compiler = Compiler(model, transaction.tables, check)
+    compiler = Compiler(request.services.model, transaction.tables, transaction.clock)
     statement, names = compiler.select_groups(query)
     found, more = _page(query, transaction.fetch(statement))
     return [dict(zip(names, row, strict=True)) for row in found], more

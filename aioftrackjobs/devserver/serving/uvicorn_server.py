@@ -37,6 +37,9 @@ _READ, _READ_OF_BODY, _READ_OF_EVENTS = 16 * 1024, 256 * 1024, 4 * 1024
 #: Pieces of a body, or frames between two messages, of which a client may send more only if they
 #: have so many bytes on average.
 _MANY_PIECES, _SMALLEST_PIECE = 1000, 32
+#: Seconds in which a client may read why its request is no HTTP, and what it still sends is
+#: discarded: a connection with unread bytes is reset when it is closed.
+_LINGER = 1.0
 #: Seconds between two checks whether they have ended.
 _POLL = 0.002
 #: Seconds between two renewals of the header `Date`.
@@ -150,6 +153,7 @@ class _HttpProtocol(H11Protocol):
         self._idle = idle
         self._end_of_idling: asyncio.TimerHandle | None = None
         self.access_log = False
+        self._is_refused = False
         self.logger = _errors
         self.conn = _Connection(h11.SERVER, _LONGEST_HEAD)
         self._served: ASGIApp = self.app
@@ -163,6 +167,9 @@ class _HttpProtocol(H11Protocol):
             _read(self.transport, _READ_OF_BODY)
         try:
             await self._served(scope, receive, send)
+        except asyncio.CancelledError:  # the server stops; uvicorn would log that as an error
+            self.cycle.disconnected = True
+            self.transport.abort()
         finally:
             self._begin_idling()
 
@@ -221,7 +228,14 @@ class _HttpProtocol(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        self._is_refused = True
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends; discard it if there was an error before."""
+        if not self._is_refused:
+            super().data_received(data)
 
 
 def _read(transport: asyncio.Transport, size: int) -> None:

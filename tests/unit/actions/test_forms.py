@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -248,11 +249,13 @@ def test_a_field_that_no_form_has_is_refused_where_it_is_declared(kind: Any) -> 
         Form(model)
 
 
-def test_long_values_are_not_sent_back_whole() -> None:
+def test_long_and_odd_values_are_not_sent_back_as_they_are() -> None:
     class Number(BaseModel):
         number: int
         note: str = ""
 
+    odd = {"number": float("inf"), "note": {"a": object()}}
+    json.dumps(Form(Number).show("a", values=odd, errors={}), allow_nan=False)
     values = {"number": "x" * 1_000_000, "note": "y" * 1_000_000}
     _, errors = Form(Number).read(values)
 

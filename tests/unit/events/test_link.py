@@ -224,6 +224,24 @@ async def test_a_refused_subscription_is_an_error_of_its_own() -> None:
         assert session.health.events.subscriptions == 1
 
 
+async def test_a_service_does_not_run_with_a_refused_subscription() -> None:
+    hub = FakeHub()
+    hub.on_socket = lambda socket: setattr(socket, "acknowledges", False)
+    async with hub.session() as session:
+        session.events.on("topic=a")(print)
+
+        async def refuse() -> None:
+            socket = await hub.socket()
+            await socket.until(lambda: len(socket.frames) == 2)
+            socket.push("6:::1+[]")
+            socket.push('6:::2+[{"success":false,"message":"too many"}]')
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(refuse)
+            with pytest.raises(ServerError, match="'topic=a': too many"):
+                await session.events.run()
+
+
 async def test_what_is_published_while_away_is_sent_after_the_subscriptions() -> None:
     hub = FakeHub()
     hub.accepts = False
