@@ -9,6 +9,9 @@ from threading import Lock
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
+import anyio
+from starlette.requests import ClientDisconnect, Request
+
 from aioftrackjobs.devserver.api_errors import RequestError, ValidationError
 
 _MIB = 1024 * 1024
@@ -138,7 +141,8 @@ class Clock:
 
     Args:
         seconds: The time; less than that only if others wait, see *short*.
-        short: Seconds after which it ends if others wait.
+        short: Seconds after which it ends if others wait. The time of writes does not count: a
+            batch of many is no reason to refuse its queries.
         is_awaited: Returns whether others wait.
         error: Makes the error if the time is over.
     """
@@ -155,14 +159,29 @@ class Clock:
         self._seconds = seconds
         self._short = short
         self._is_awaited = is_awaited
+        self._queried = 0.0  # seconds
+        self._querying_since: float | None = self._began
         #: Whether it is short while others wait.
         self.is_short = short < math.inf
         self.error = error
 
     def is_over(self) -> bool:
         """Return whether the time is over."""
-        taken = monotonic() - self._began
-        return taken > self._seconds or (taken > self._short and self._is_awaited())
+        now = monotonic()
+        if now - self._began > self._seconds:
+            return True
+        since = self._querying_since
+        is_long = since is not None and self._queried + now - since > self._short
+        return is_long and self._is_awaited()
+
+    def enter(self, *, writes: bool) -> None:
+        """Note that the next operation writes, or does not."""
+        since = self._querying_since
+        if writes and since is not None:
+            self._queried += monotonic() - since
+            self._querying_since = None
+        elif not writes and since is None:
+            self._querying_since = monotonic()
 
     def check(self) -> None:
         """Check the time, where no query runs.
@@ -269,3 +288,49 @@ class BoundedCache(MutableMapping[Any, Any]):
 
 def unmetered(_: int) -> None:
     """Allow any number of bytes: for what no client requests."""
+
+
+async def read_body(request: Request, largest: int, *, seconds: float, idle: float) -> bytes:
+    """Return the whole body of *request*.
+
+    Args:
+        request: The request.
+        largest: Bytes that it may have.
+        seconds: How long the whole may take.
+        idle: How long the next piece may take.
+
+    Raises:
+        RequestError: If it is too big or too slow.
+        ClientDisconnect: If it ends too early.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > largest:
+        raise _too_big(largest)
+    chunks, size, more = list[bytes](), 0, True
+    ends_at = anyio.current_time() + seconds
+    with anyio.move_on_at(min(ends_at, anyio.current_time() + idle)) as time:
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            size += len(chunk)
+            if size > largest:
+                raise _too_big(largest)
+            chunks.append(chunk)
+            time.deadline = min(ends_at, anyio.current_time() + idle)
+    if more:
+        raise too_slow(idle)
+    return b"".join(chunks)
+
+
+def _too_big(largest: int) -> RequestError:
+    return RequestError(f"A request takes {largest} bytes at most.", status=413)
+
+
+def too_slow(idle: float) -> RequestError:
+    """Return the error for a body that arrives too slowly."""
+    return RequestError(
+        f"Nothing arrived for {idle:g} s, or the whole takes too long; the request is abandoned.",
+        status=408,
+    )

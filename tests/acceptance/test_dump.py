@@ -105,11 +105,11 @@ async def test_rows_of_several_types_are_dumped_once(schemas: list[Entity] | Non
             link_id = session.create(
                 "CustomAttributeLinkFrom", {"configuration_id": made["id"], **ends}
             )["id"]
-            session.create("NoteCategory", {"name": "Client"})
+            session.create("NoteCategory", {"name": "of the test"})
             await session.commit()
         entities = await _entities(server)
 
-    assert len([each for each in entities if each.get("name") == "Client"]) == 1
+    assert len([each for each in entities if each.get("name") == "of the test"]) == 1
     values = [
         (each["configuration_id"], each["entity_id"])
         for each in entities

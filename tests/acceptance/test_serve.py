@@ -145,6 +145,7 @@ def test_options_are_those_of_the_server(
         "global_api_key": "for all",
         "schemas": [rig],
         "fixture": fixture,
+        "ignore_unknown": False,
     }
 
 

@@ -107,6 +107,19 @@ async def test_a_long_query_among_writes_ends_when_others_wait(begun: list[int])
     assert "in a batch of its own" in errors[0]["content"]
 
 
+async def test_only_the_queries_of_a_batch_count_and_not_its_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.devserver.engine._LONGEST_AMONG_WRITES", -1.0)
+    thread = "aioftrackjobs.devserver.http.backpressure.DatabaseThread.is_awaited"
+    monkeypatch.setattr(thread, lambda _: True)
+    async with limited() as api:
+        created = await api.call(*(create("Job", data=str(n)) for n in range(300)))
+        assert len(created) == 300
+        refused = await api.refused(create("Job"), query("Job"))
+    assert "in a batch of its own" in refused["content"]
+
+
 async def test_what_is_read_beside_is_what_was_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -156,10 +156,13 @@ class Dispatcher:
             _check_user(request, writes=writes)
             results = []
             for action, operation in zip(actions, operations, strict=True):
-                if not writes:
+                if writes:
+                    clock.enter(writes=action.writes)
+                else:
                     clock.check()
                 results.append(action.run(request, operation))
             if writes:
+                clock.enter(writes=True)
                 request.batch.join_caller()
                 request.batch.finish()
             texts = _encoded(results, cap.meter())

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from aioftrackjobs.devserver.api_errors import InvalidCredentialsError, RequestError
-from aioftrackjobs.devserver.bodies import read_body
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.trusted import is_trusted
+from aioftrackjobs.devserver.limits import read_body
 
 #: Bytes of a form; and seconds that it may take.
 _LARGEST, _SECONDS = 16 * 1024, 10.0

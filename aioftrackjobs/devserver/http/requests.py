@@ -12,10 +12,10 @@ from starlette.types import Scope
 from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import ApiError
 from aioftrackjobs.devserver.auth import Credentials
-from aioftrackjobs.devserver.bodies import read_body
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.faults.connections import READ
 from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, DatabaseThread, Slot, is_big
+from aioftrackjobs.devserver.limits import read_body
 
 _TRUE = frozenset({"1", "true"})
 

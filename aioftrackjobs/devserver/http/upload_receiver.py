@@ -17,10 +17,9 @@ from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
 from aioftrackjobs.devserver.api_errors import RequestError, TransferError
-from aioftrackjobs.devserver.bodies import too_slow
 from aioftrackjobs.devserver.files.storage import IncomingFile
 from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, check_digest
-from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.limits import Limits, too_slow
 
 #: Bytes in a block: with small ones the threads would exchange the interpreter lock too often.
 _BLOCK = 1024 * 1024

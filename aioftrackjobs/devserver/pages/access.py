@@ -26,8 +26,8 @@ from aioftrackjobs.devserver.api_errors import (
     RequestError,
 )
 from aioftrackjobs.devserver.auth import Identity
-from aioftrackjobs.devserver.bodies import read_body
 from aioftrackjobs.devserver.engine import Engine
+from aioftrackjobs.devserver.limits import read_body
 from aioftrackjobs.devserver.pages.rendering import html_response
 
 Result = TypeVar("Result")
