@@ -133,7 +133,8 @@ async def job_context(
             with lifecycle.interventions.stoppable():
                 yield running
         except BaseException as error:
-            is_own = not isinstance(error, CommandFailedError)  # otherwise its log says more
+            # The log of a command says more. By its type, as except does.
+            is_own = not issubclass(type(error), CommandFailedError)
             await lifecycle.end_failed(error, with_traceback=attach_traceback and is_own)
             raise
         finally:

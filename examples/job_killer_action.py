@@ -27,7 +27,7 @@ async def active_jobs(launch: Launch) -> list[tuple[str, str]]:
     return [
         (
             job.id,
-            f"{job.user.username if job.user else 'nobody'} - {job.description or 'no text'} -"
+            f"{job.user.username if job.user else 'no user'} - {job.description or 'no text'} -"
             f" {job.created_at:%d.%m.%Y %H:%M}",
         )
         for job in jobs

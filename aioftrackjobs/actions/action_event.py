@@ -30,6 +30,11 @@ _TABLES = {
     "User": "user",
 }
 
+#: The same by names in lower case; what is not in it is a typed context.
+_KNOWN = {name.lower(): table for name, table in _TABLES.items()} | {
+    table: table for table in _TABLES.values()
+}
+
 #: The table of all typed contexts: tasks, shots, sequences, folders.
 CONTEXT = "task"
 
@@ -115,10 +120,10 @@ def is_of(selected: Selected, entity_type: str) -> bool:
 
     Events do not say which typed context it is: a ``Shot`` and a ``Task`` look the same.
     """
-    table = selected.table.lower()
-    if entity_type in _TABLES:
-        return table in (_TABLES[entity_type], entity_type.lower())
-    return table in (CONTEXT, entity_type.lower())
+    table, name = selected.table.lower(), entity_type.lower()
+    if name == "context":
+        return table in (CONTEXT, _TABLES["Project"], name)
+    return table in (_KNOWN.get(name, CONTEXT), name)
 
 
 def matches(selection: Iterable[Selected], types: Iterable[str], *, many: bool) -> bool:

@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args, get_type_hints
 
@@ -158,10 +159,10 @@ def declare(
             raise ArgumentError(name, "None without a form", "something")
     title = f"{label} - {options['variant']}" if options["variant"] else label
     return Action(
-        identifier=options["identifier"] or function.__name__,
+        identifier=options["identifier"] or _without_partial(function).__name__,
         label=label,
         variant=options["variant"],
-        description=options["description"] or _first_line(function),
+        description=options["description"] or _first_line(_without_partial(function)),
         icon=options["icon"],
         types=tuple(map(_type_name, _several("on", options["on"], type))),
         many=options["many"],
@@ -237,7 +238,7 @@ def _parameters_of(
     function: object, frame: FrameType | None, *, has_job: bool
 ) -> tuple[dict[str, _Role], type[BaseModel] | None]:
     """Return which parameter of *function* gets what, and the model of the form."""
-    name = getattr(function, "__qualname__", repr(function))
+    name = getattr(_without_partial(function), "__qualname__", repr(function))
     if not inspect.iscoroutinefunction(function):
         raise ArgumentError(
             name, "a coroutine function (async def)", f"a {type(function).__name__}"
@@ -267,10 +268,19 @@ def _parameters_of(
 def _hints_of(function: Any, name: str, frame: FrameType | None) -> dict[str, Any]:
     local = dict(frame.f_locals) if frame is not None else None
     try:
-        return get_type_hints(inspect.unwrap(function), localns=local)
+        return get_type_hints(inspect.unwrap(_without_partial(function)), localns=local)
     except NameError as exc:
         missing = f"{exc.name!r}, which is not defined when {name} is decorated"
         raise ArgumentError(f"an annotation of {name}", "imported at run time", missing) from exc
+    except Exception as exc:
+        place, problem = f"an annotation of {name}", f"one that is not ({exc})"
+        raise ArgumentError(place, "one that Python can evaluate", problem) from exc
+
+
+def _without_partial(function: Any) -> Any:
+    while isinstance(function, partial):
+        function = function.func
+    return function
 
 
 def _role_of(annotation: object) -> _Role | None:

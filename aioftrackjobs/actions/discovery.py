@@ -21,7 +21,7 @@ logger = SafeLogger(__name__)
 #: Seconds that the function of an action may take to decide whether it is offered.
 DISCOVER_LIMIT = 1.0
 
-#: Seconds for the query of a user or of projects; after that, nobody looks at the menu any more.
+#: Seconds for the query of a user or of projects; later replies come too late for the menu.
 READ_LIMIT = 5.0
 
 
@@ -36,20 +36,23 @@ class Discovery:
     def __init__(self, session: AsyncSession, actions: Iterable[Action]) -> None:
         self._session = session
         self._actions = tuple(actions)
+        self._items = {action: action.item() for action in self._actions}
         needs_roles = any(action.roles for action in self._actions)
         self.people = People(session, needs_roles=needs_roles)
 
     async def reply(self, event: ActionEvent) -> dict[str, Any] | None:
         """Return the items of all actions that are offered; None if there are none."""
         offered = await self.offered(event, self._actions)
-        return {"items": [action.item() for action in offered]} if offered else None
+        return {"items": [self._items[action] for action in offered]} if offered else None
 
     async def offered(self, event: ActionEvent, actions: Sequence[Action]) -> list[Action]:
         """Return those of *actions* that are offered for a selection, to a user.
 
         What cannot be found out, because the server does not respond, is not offered.
         """
-        fitting = [each for each in actions if matches(event.selection, each.types, many=each.many)]
+        kinds = {(each.types, each.many) for each in actions}  # few, also of a hundred actions
+        fits = {kind for kind in kinds if matches(event.selection, kind[0], many=kind[1])}
+        fitting = [each for each in actions if (each.types, each.many) in fits]
         person: Person | None = None
         if any(each.roles or each.discover for each in fitting):
             person = await self._who(event)
@@ -119,11 +122,11 @@ def _is_in(action: Action, projects: Sequence[frozenset[str]]) -> bool:
 async def _is_offered(action: Action, launch: Launch) -> bool:
     """Return what the function of *action* decides, in limited time."""
     assert action.discover is not None  # noqa: S101 - for type checkers
+    began, decided = anyio.current_time(), False
     with anyio.move_on_after(DISCOVER_LIMIT) as scope:
         try:
             decision = action.discover(launch)
-            if inspect.isawaitable(decision):
-                decision = await decision
+            decided = bool(await decision if inspect.isawaitable(decision) else decision)
         except BaseException as exc:
             if not is_fault(exc):
                 raise
@@ -131,11 +134,12 @@ async def _is_offered(action: Action, launch: Launch) -> bool:
                 "the action %r is not offered: discover has failed", action.title, exc_info=True
             )
             return False
-        return bool(decision)
-    assert scope.cancelled_caught  # noqa: S101 - for type checkers
-    logger.warning(
-        "the action %r is not offered: discover took longer than %g s",
-        action.title,
-        DISCOVER_LIMIT,
-    )
-    return False
+    # A function that blocks the event loop is not cancelled.
+    if scope.cancelled_caught or anyio.current_time() - began > DISCOVER_LIMIT:
+        logger.warning(
+            "the action %r is not offered: discover took longer than %g s",
+            action.title,
+            DISCOVER_LIMIT,
+        )
+        return False
+    return decided

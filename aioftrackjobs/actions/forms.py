@@ -16,6 +16,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import AliasChoices, BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from aioftrackjobs.errors import ArgumentError
@@ -58,7 +60,7 @@ class _Field:
         name: Its name in the model, and on the wire.
         key: What the model calls it in values: its alias.
         kind: The type of the element in the web interface.
-        info: What pydantic knows of it.
+        info: Its description by pydantic.
         choices: What can be chosen, if that is known from the model.
         is_list: Whether several can be chosen.
         is_optional: Whether it can be None.
@@ -187,9 +189,7 @@ def _field(model: type[BaseModel], name: str, info: FieldInfo, *, is_dynamic: bo
         kind = "textarea"
     if extra.get("hidden"):
         kind = "hidden"
-    key = info.validation_alias if isinstance(info.validation_alias, str) else name
-    if model.model_config.get("validate_by_name") or model.model_config.get("populate_by_name"):
-        key = name
+    key = _key_of(model, name, info)
     return _Field(name, key, kind, info, choices, is_list, is_optional, inner)
 
 
@@ -228,7 +228,26 @@ def _kind_of(python: Any) -> str | None:
     ):
         if issubclass(python, kinds):
             return name
-    return None
+    return "text" if _is_read_from_text(python) else None
+
+
+def _is_read_from_text(python: type) -> bool:
+    """Return whether pydantic reads *python* from a text: a path, an address, a UUID, a time."""
+    try:
+        schema = TypeAdapter(python).json_schema(mode="validation")
+    except (PydanticUserError, PydanticSchemaGenerationError):
+        return False
+    return schema.get("type") == "string" and schema.get("format") != "binary"
+
+
+def _key_of(model: type[BaseModel], name: str, info: FieldInfo) -> str:
+    """Return what *model* calls a field in values: its alias, unless it takes the name."""
+    config, alias = model.model_config, info.validation_alias
+    if config.get("validate_by_name") or config.get("populate_by_name"):
+        return name
+    if isinstance(alias, AliasChoices):
+        alias = next((each for each in alias.choices if isinstance(each, str)), None)
+    return alias if isinstance(alias, str) else name
 
 
 def _label(text: str) -> Item:
@@ -277,7 +296,8 @@ def _shortened(value: Any) -> Any:
         return value[:_LONGEST]
     if isinstance(value, list):
         return [_shortened(each) for each in value[:_LONGEST]]
-    return value if isinstance(value, bool | int | float) else None
+    is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_number else None
 
 
 def plain(value: Any) -> Any:

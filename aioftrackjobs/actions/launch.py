@@ -1,4 +1,4 @@
-"""Launch: what an action is told about the click that has launched it."""
+"""Launch: the click that has launched an action, as its function sees it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Launch:
 
     Attributes:
         session: The session that serves the actions; it acts as its own user.
-        user: Who has clicked; None if the event names no user that the server knows.
+        user: The user who has clicked; None if the event names none, or one that does not exist.
         selected: What is selected, as the event has it: table and id of each entity.
         event: The data of the event.
         source: Where the event comes from.

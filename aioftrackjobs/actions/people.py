@@ -40,7 +40,7 @@ class Person:
     """Who has clicked.
 
     Attributes:
-        user: The user; None if the server knows no such.
+        user: The user; None if there is none.
         roles: The names of all of their security roles.
     """
 

@@ -83,8 +83,8 @@ class Actions:
             description: Says more. Default: the first paragraph of the function's docstring.
             icon: The address of an image, or the name of an icon.
             on: Types of the entities that it is offered for: models, or names of entity types.
-                Default: any selection, also an empty one. The web interface does not tell a
-                ``Shot`` from a ``Task``, so that it is offered for all of them.
+                Default: any selection, also an empty one. Events do not distinguish a ``Shot``
+                from a ``Task``, so that it is offered for both.
             many: Whether it takes more than one entity.
             roles: Names of security roles of which a user needs one.
             projects: Names or ids of the projects that all of the selection must belong to.
@@ -191,7 +191,8 @@ class Actions:
             session: An open session, as that of the fixture ``ftrack_session``.
             name: The identifier of the action: by default, the name of its function.
             selection: Entities, or pairs of entity type and id.
-            values: What is entered into the form; without, the reply is the form.
+            values: What is entered into the form; ``{}`` to leave it as it is. Without values,
+                the reply is the form.
             user: The name of who clicks; the user of the session if None.
 
         Raises:

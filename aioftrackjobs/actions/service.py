@@ -49,7 +49,7 @@ class Run:
         action: The action.
         launch: Who has clicked, on what.
         form: What was entered.
-        reply: What the web interface is told at first; None before the Job exists.
+        reply: The reply to the launch; None before the Job exists.
         job: The Job, once it exists.
         error: What the function has raised.
     """
@@ -63,7 +63,7 @@ class Run:
     _replied: anyio.Event = field(default_factory=anyio.Event)
 
     def set_reply(self, reply: Reply) -> None:
-        """Set what the web interface is told; only the first call has an effect."""
+        """Set the reply; only the first call has an effect."""
         if self.reply is None:
             self.reply = reply
             self._replied.set()
@@ -133,7 +133,7 @@ class ActionService:
             action = self._actions.get(read.identifier or "")
             if action is None:
                 return None
-            return _checked(await self._launch(action, read))
+            return await self._launch(action, read)
         except BaseException as exc:
             if not is_fault(exc):
                 raise
@@ -149,12 +149,13 @@ class ActionService:
         launch, form = Launch(self._session, event, person.user), None
         if action.form is not None:
             choices = await _choices_of(action, launch)
-            if event.values is None:
+            if not event.values:  # some clients send an empty object with the first launch
                 defaults = await _defaults_of(action, launch)
-                return action.form.show(action.title, choices, defaults=defaults)
+                return _checked(action.form.show(action.title, choices, defaults=defaults))
             form, errors = action.form.read(event.values, choices)
             if form is None:
-                return action.form.show(action.title, choices, values=event.values, errors=errors)
+                again = action.form.show(action.title, choices, values=event.values, errors=errors)
+                return _checked(again)
         if action.job is None:
             return await self._run_now(action, launch, form)
         return await self._begin(Run(action, launch, form), _key_of(action, event))
@@ -165,7 +166,7 @@ class ActionService:
         limit = action.timeout or _QUICK_LIMIT
         with anyio.move_on_after(limit):
             try:
-                return _reply_of(action, await action.call(launch, form, None))
+                return _checked(_reply_of(action, await action.call(launch, form, None)))
             except BaseException as exc:
                 if not is_fault(exc):
                     raise
@@ -178,9 +179,8 @@ class ActionService:
 
     async def _begin(self, run: Run, key: Hashable) -> Reply:
         if key is not None and key in self._unique:
-            of = {"selection": "for this selection", "user": "for you", "action": ""}
-            where = of[run.action.unique or "action"]
-            return self._refusal(f"{run.action.title} is running already {where}".strip() + ".")
+            what = _RUNNING_ALREADY[run.action.unique or "action"]
+            return self._refusal(f"{run.action.title} is running already{what}.")
         if key is not None:
             self._unique.add(key)
         self.on_run(run)
@@ -239,17 +239,16 @@ class ActionService:
         """Tell the user how the Job has ended."""
         state, user = run.state, run.launch.user
         title = run.action.title
-        is_done = run.error is None and state is not None and not state.is_failed
-        if is_done:
-            message = self._line(text or f"{title} is done.")
-        elif state is not None and state.is_failed and state.description:
-            message = self._line(state.description)
-        else:
-            message = self._line(f"{title} has failed{_because(run.error)}.")
         if user is None:
             return
+        is_failed = run.error is not None or (state is not None and state.is_failed)
+        shown = state.description if state is not None and state.has_ended else None
+        if is_failed:
+            text = shown or f"{title} has failed{_because(run.error)}."
+        elif text is None:
+            text = f"{title} is done." if shown in (None, run.action.job) else shown
         target = f'applicationId=ftrack.client.web and user.id="{user.id}"'
-        data = {"type": "message", "success": is_done, "message": message}
+        data = {"type": "message", "success": not is_failed, "message": self._line(text or title)}
         try:
             await self._publish(_SHOW, data, target)
         except Exception as exc:  # noqa: BLE001 - the Job shows it as well
@@ -263,6 +262,9 @@ class ActionService:
 
     def _refusal(self, message: str) -> Reply:
         return {"success": False, "message": self._line(message)}
+
+
+_RUNNING_ALREADY = {"selection": " for this selection", "user": " for you", "action": ""}
 
 
 def _because(error: BaseException | None) -> str:

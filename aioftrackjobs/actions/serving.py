@@ -20,7 +20,7 @@ _AT_ONCE, _QUEUE = 100, 10_000
 
 
 def _ignore(_: object) -> None:
-    """Do nothing about lost discoveries: nobody looks at those menus any more."""
+    """Do nothing about lost discoveries: a late reply is of no use."""
 
 
 async def serve(session: AsyncSession, actions: Iterable[Action], *, concurrency: int) -> None:

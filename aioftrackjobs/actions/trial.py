@@ -22,7 +22,7 @@ class LaunchOutcome:
     """What came out of a launch.
 
     Attributes:
-        reply: What the web interface is told first: a form, or a result with ``success`` and
+        reply: The reply to the launch: a form, or a result with ``success`` and
             ``message``.
         job: The state of the Job at its end; None if there was none.
         messages: What the web interface shows after that.
@@ -47,7 +47,8 @@ async def try_launch(
     event = _event(session, selection, user)
     event["data"]["actionIdentifier"] = identifier
     if values is not None:
-        event["data"]["values"] = {name: plain(value) for name, value in values.items()}
+        given = {name: plain(value) for name, value in values.items()}
+        event["data"]["values"] = given or {"": ""}  # a form that was sent as it came
     messages: list[dict[str, Any]] = []
     runs: list[Run] = []
 

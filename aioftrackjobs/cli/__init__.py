@@ -33,14 +33,14 @@ def main() -> None:
 
         run([*before, *after])
         return
-    from aioftrackjobs.errors import FtrackJobsError, MissingExtraError
+    from aioftrackjobs.errors import ConfigurationError, FtrackJobsError, MissingExtraError
 
     try:
         _require("cli", "typer", "rich")
         from aioftrackjobs.cli.commands import app
 
         app(prog_name="aioftrackjobs")
-    except MissingExtraError as error:
+    except (MissingExtraError, ConfigurationError) as error:
         _exit(error, _MISUSED)
     except FtrackJobsError as error:
         _exit(error, _FAILED)

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from aioftrackjobs import AsyncSession
+from aioftrackjobs import AsyncSession, RetryPolicy
 from aioftrackjobs.errors import FtrackJobsError
 
 #: The name of a file that means the standard output.
@@ -29,14 +29,22 @@ class ServerOptions:
     api_user: str | None = None
     api_key: str | None = field(default=None, repr=False)
 
-    def open_session(self, *, journal: str | None = "") -> AsyncSession:
+    def open_session(
+        self,
+        *,
+        journal: str | None = "",
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+    ) -> AsyncSession:
         """Return a session to be entered.
 
         Args:
+            retry: When to repeat requests.
             journal: See :class:`AsyncSession`. The default is none, because a command that only
                 reads must not deliver what a journal keeps.
         """
-        return AsyncSession(self.server_url, self.api_key, self.api_user, journal=journal)
+        return AsyncSession(
+            self.server_url, self.api_key, self.api_user, journal=journal, retry=retry
+        )
 
 
 class UnusablePathError(FtrackJobsError):

@@ -13,6 +13,7 @@ import typer
 
 from aioftrackjobs._version import __version__
 from aioftrackjobs.cli.arguments import ServerOptions, make_folder, parse_duration, read_schemas
+from aioftrackjobs.cli.job_commands import commands
 
 if TYPE_CHECKING:
     from aioftrackjobs.devserver import ServerHandle
@@ -22,9 +23,9 @@ _INTERRUPTED = 130
 _MIB = 1024 * 1024
 
 app = typer.Typer(
-    help="Try ftrack Jobs, run an ftrack server on this machine, and clean up lost Jobs.",
+    help="Run commands as ftrack Jobs, look at Jobs, and run an ftrack server on this machine.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     # Local variables hold API keys.
     pretty_exceptions_show_locals=False,
 )
@@ -42,8 +43,26 @@ def _root(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="ftrack server. Default: FTRACK_SERVER.")
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option("--user", "--api-user", help="User name. Default: FTRACK_API_USER."),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="API key. Default: FTRACK_API_KEY.", show_default=False)
+    ] = None,
+    key_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A file that has the API key.")
+    ] = None,
 ) -> None:
-    pass
+    from aioftrackjobs.cli.run import use_server
+
+    use_server(server, user, api_key, key_file)
+
+
+app.add_typer(commands)
 
 
 @app.command()
@@ -349,3 +368,4 @@ def _show_environment(server: ServerHandle) -> None:
     print(f"export FTRACK_API_USER={shlex.quote(server.api_user)}")
     print(f"export FTRACK_API_KEY={shlex.quote(server.api_key)}", flush=True)
     print("Serving until Ctrl-C. Paste these lines into another shell.", file=sys.stderr)
+    print(f"A browser shows the Jobs at {server.url}/", file=sys.stderr)

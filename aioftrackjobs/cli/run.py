@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from aioftrackjobs.commands.execution import JOB_ID, CommandSettings, Execution
 from aioftrackjobs.commands.remote import RemoteExecution, ReportingProcess
@@ -13,7 +13,7 @@ from aioftrackjobs.commands.remote import RemoteExecution, ReportingProcess
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
 _USAGE = "aioftrackjobs run [OPTIONS] -- COMMAND [ARGUMENTS]"
@@ -50,24 +50,30 @@ def main(arguments: Sequence[str]) -> None:
     execution = _execution_of(parser, options, command)
     _require_settings()
     reporting = ReportingProcess(execution, lambda remote: _report(options, remote))
-    _react_to_signals(execution)
-    if not waits_for_job(options):
-        try:
-            execution.start()
-        except OSError as error:
-            warn(str((execution.result and execution.result.reason) or error))
+    with _reacting_to_signals(execution):
+        if not waits_for_job(options):
+            try:
+                execution.start()
+            except OSError as error:
+                warn(str((execution.result and execution.result.reason) or error))
+    _attend(reporting, execution, options)
+    sys.exit(_REFUSED if execution.result is None else execution.result.exit_code)
+
+
+def _attend(reporting: ReportingProcess, execution: Execution, options: argparse.Namespace) -> None:
+    """Wait until the command has ended, and is reported."""
     reporting.start()
     if waits_for_job(options):
         reporting.wait()
         if not execution.has_started:
-            sys.exit(_REFUSED)
+            return
     execution.wait()
-    reporting.wait()
-    sys.exit(_REFUSED if execution.result is None else execution.result.exit_code)
+    if not reporting.wait():
+        warn("the process that reports the Job was killed; recover fails the Job")
 
 
 def _report(options: argparse.Namespace, execution: RemoteExecution) -> None:
-    """Report the command as a Job until it has ended, and return the exit code."""
+    """Report the command as a Job until it has ended."""
     try:
         from aioftrackjobs.cli.run_job import report
 
@@ -155,9 +161,9 @@ def _execution_of(
             is_quiet=options.quiet,
             has_input=True,
         )
-    except ValueError as error:
+        return Execution(settings, warn)
+    except (ValueError, NotImplementedError) as error:
         parser.error(str(error))
-    return Execution(settings, warn)
 
 
 def waits_for_job(options: argparse.Namespace) -> bool:
@@ -190,7 +196,11 @@ def _require_settings() -> None:
             _exit(str(error))
 
 
-def _react_to_signals(execution: Execution) -> None:
+@contextmanager
+def _reacting_to_signals(execution: Execution) -> Iterator[None]:
+    """Handle signals from now on, but not inside of the block: what arrives there waits."""
+    early: list[int] | None = []
+
     def stop(number: int, frame: FrameType | None) -> None:
         if execution.result is not None:  # ftrack is being waited for
             os._exit(execution.result.exit_code or 128 + number)
@@ -200,7 +210,8 @@ def _react_to_signals(execution: Execution) -> None:
         execution.send(number)
 
     def pause(number: int, frame: FrameType | None) -> None:
-        execution.send(number)
+        # SIGTSTP would have no effect: the session of the command has no terminal.
+        execution.send(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         execution.send(signal.SIGCONT)
 
@@ -213,10 +224,21 @@ def _react_to_signals(execution: Execution) -> None:
         "SIGTSTP": pause,
         "SIGWINCH": resize,
     }
-    for name, handler in handlers.items():
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
+    by_number = {getattr(signal, name): handler for name, handler in handlers.items()}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if early is None:
+            by_number[number](number, frame)
+        else:
+            early.append(number)
+
+    for number in by_number:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    yield
+    arrived, early = early or [], None
+    for number in arrived:
+        handle(number, None)
 
 
 def _new_id() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import anyio
 
 from aioftrackjobs.commands.reporting import CommandExecution, ReportedJob, ReportOptions
-from aioftrackjobs.errors import FtrackJobsError, JobStoppedError
+from aioftrackjobs.errors import ConfigurationError, FtrackJobsError, JobStoppedError
 from aioftrackjobs.running_job import report_execution
 from aioftrackjobs.session import AsyncSession
 
@@ -56,8 +57,25 @@ async def _report(
         is_joined=options.is_joined,
     )
     reported = ReportOptions(tuple(options.attach), options.log, _GRACE, must_wait)
-    async with AsyncSession(journal=options.journal) as session:
+    session = await _open_session(options.journal, execution.warn)
+    try:
         await report_execution(session, execution, job, reported)
+    finally:
+        await session.__aexit__(*sys.exc_info())
+
+
+async def _open_session(journal: str | None, warn: Callable[[str], object]) -> AsyncSession:
+    """Open a session, without a journal if that cannot be used: the Job is to be seen all the same.
+
+    Raises:
+        ConfigurationError: Another setting is wrong.
+    """
+    session = AsyncSession(journal=journal)
+    try:
+        return await session.__aenter__()
+    except ConfigurationError as error:
+        warn(str(error))
+        return await AsyncSession(journal="").__aenter__()
 
 
 def _show_warnings(warn: Callable[[str], object]) -> None:

@@ -152,12 +152,17 @@ class Execution:
         settings: What to run, and how.
         warn: Called in a thread with a text that the user should read.
 
+    Raises:
+        NotImplementedError: This is Windows.
+
     Attributes:
         result: How it ended; None until then.
         warn: As given.
     """
 
     def __init__(self, settings: CommandSettings, warn: Callable[[str], object]) -> None:
+        if os.name != "posix":
+            raise NotImplementedError("commands run as Jobs on Linux and macOS only")
         self.settings = settings
         self.result: CommandResult | None = None
         self.warn = warn
@@ -189,13 +194,14 @@ class Execution:
         try:
             self._start_attempt()
         except OSError as error:
-            self.result = self._result_of_error(error)
+            self._end(self._result_of_error(error))
             raise
         threading.Thread(target=self._run, name="command", daemon=True).start()
 
     def _start_attempt(self) -> None:
         settings = self.settings
-        self._stop_reason = None
+        if not self._was_stopped:  # by a signal that came meanwhile
+            self._stop_reason = None  # of an attempt that took too long
         self._reader = settings.new_reader()
         self._log, self._errors = OutputLog(), OutputLog()
         streams: list[tuple[int, int]] = []
@@ -219,7 +225,7 @@ class Execution:
             for _, target in streams:
                 os.close(target)
         self._attempts += 1
-        if self._was_stopped:  # by a signal that came meanwhile
+        if self._was_stopped:
             self._process.stop()
         lock = threading.Lock()
         logs = ((self._log,), (self._log, self._errors))
@@ -250,8 +256,11 @@ class Execution:
                     self._is_over = True
                     result = self._result_of_error(error)
                     break
-        self.result = result
+        self._end(result)
+
+    def _end(self, result: CommandResult) -> None:
         with self._lock:
+            self.result = result
             for notify in self._on_end:
                 notify()
 

@@ -16,10 +16,11 @@ class Preset:
     A pattern has one of these groups, or several:
 
     - ``percent``: from 0 to 100;
-    - ``done`` and ``total``, or ``left`` and ``total``: counts;
+    - ``total``, with ``done``, ``left``, or ``nth`` for the one that it works on: counts;
     - ``at``: the number of the frame that the program works on;
     - ``finished``: the number of a frame that is finished;
-    - ``seconds`` or ``clock``, and ``end``: for ffmpeg, see :mod:`.progress`.
+    - for ffmpeg, ``microseconds`` or ``clock`` (``0:00:07.5``) of the film that is written, the
+      ``count`` of its frames, the ``length`` of the film that is read, and ``end``.
 
     Attributes:
         program: What writes the lines.

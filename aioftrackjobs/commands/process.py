@@ -4,8 +4,7 @@ Its descendants are found in two ways: they are in the process group of the comm
 mark in their environment, which stays if they leave the group, as daemons do (Linux only).
 
 If this process is killed, a watchdog ends them in its place. It is a small program of the shell
-that waits for the end of a pipe, of which this process alone holds the other end. Without a shell,
-as on Windows, there is none, and the processes of a killed program go on.
+that waits for the end of a pipe, of which this process alone holds the other end.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -33,8 +31,8 @@ _LINGER = 1.0
 #: The same after they were ended by SIGTERM, when the command had ended by itself.
 _LEFT_GRACE = 2.0
 
-#: Seconds between two looks at the processes that are left.
-_PAUSE = 0.02
+#: Seconds between two looks at the processes that are left: at first, and at most.
+_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
 
 #: Reads the id of the process group, and then a line when the command has ended. If that line does
 #: not come, the process that would write it is dead. Arguments: the mark, tenths of a second.
@@ -116,6 +114,7 @@ class Process:
         To be called once, in a thread. What the command has left behind then is still there.
         """
         code = self._popen.wait()
+        self._is_forced |= code < 0
         self._has_ended.set()
         return code
 
@@ -123,7 +122,8 @@ class Process:
         """End what the command has left behind, after its own end.
 
         After an end by itself, these are the processes of its group: a daemon that has left the
-        group is meant to stay. After :meth:`stop`, they are all its descendants.
+        group is meant to stay. After :meth:`stop`, and after a signal, they are all its
+        descendants.
         """
         with self._ending:
             wait, grace = (0.0, self._grace) if self._is_forced else (_LINGER, _LEFT_GRACE)
@@ -169,11 +169,13 @@ class Process:
         return found
 
     def _all_end_within(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
+        deadline, pause = time.monotonic() + seconds, _PAUSE
         while self._signal_all(0):
-            if time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return False
-            time.sleep(_PAUSE)
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
         return True
 
     def _release_watchdog(self) -> None:
@@ -197,8 +199,6 @@ def start_error_code(error: OSError) -> int:
 
 def _start_watchdog(mark: str, grace: float) -> subprocess.Popen[str] | None:
     """Start the program that ends the command if this process dies; None if there is no shell."""
-    if sys.platform == "win32":
-        return None
     try:
         return subprocess.Popen(
             ["/bin/sh", "-c", _WATCHDOG, "aioftrackjobs-watchdog", mark, str(round(grace * 10))],
@@ -219,22 +219,18 @@ def _tell(watchdog: subprocess.Popen[str], text: str) -> None:
         if watchdog.stdin is not None:
             watchdog.stdin.write(text)
             watchdog.stdin.flush()
-    except OSError:  # someone has killed it
+    except OSError:  # it was killed
         pass
 
 
 def _signal_group(group: int, number: int) -> bool:
-    if sys.platform == "win32":
-        return _signal(os.kill, group, signal.SIGTERM) if number else False
     return _signal(os.killpg, group, number)
 
 
 def _signal(send: Callable[[int, int], None], target: int, number: int) -> bool:
     try:
         send(target, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user by now
+    except (ProcessLookupError, PermissionError):  # it has ended, or is of another user by now
         return False
     return True
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Seconds from one message about progress to the next.
 _INTERVAL = 0.1
 
+#: How much the reporting process leaves to others: its imports take half a second of a processor.
+_NICENESS = 5
+
 #: What the reporting process must not be ended by: its parent decides what a signal means.
 _IGNORED = (
     "SIGINT",
@@ -92,7 +95,7 @@ class ReportingProcess:
         self._link = _Link(from_parent[0], to_child[1])
         self._execution = execution
         self._news = threading.Event()
-        self._is_over = False
+        self._status = 0
         self._latest = Reading()
 
     def start(self) -> None:
@@ -102,10 +105,14 @@ class ReportingProcess:
         for run in (self._send, self._receive):
             threading.Thread(target=run, name=run.__name__, daemon=True).start()
 
-    def wait(self) -> None:
-        """Wait until the execution is reported, or its report has failed."""
+    def wait(self) -> bool:
+        """Wait until the process has ended, and return whether it was not killed.
+
+        It may be called again.
+        """
         with suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+            self._status = os.waitpid(self._pid, 0)[1]
+        return not os.WIFSIGNALED(self._status)
 
     def _note(self, reading: Reading) -> None:
         if reading.fraction is not None:
@@ -143,6 +150,8 @@ def _run_report(
     """Report the execution of the parent process, and end this one."""
     code = 1
     try:
+        with suppress(OSError):
+            os.nice(_NICENESS)  # the command and its output come first
         for name in _IGNORED:
             if (number := getattr(signal, name, None)) is not None:
                 signal.signal(number, signal.SIG_IGN)

@@ -36,6 +36,8 @@ class Timings:
         job_poll_first: Seconds from one read of Jobs that are waited for to the next, after one of
             them has changed. Each pause is longer than the one before.
         job_poll_longest: The longest of these pauses.
+        job_poll_limit: Seconds that a read of up to 500 such Jobs may take, before it is repeated
+            over a new connection.
         data_send_limit: Seconds from the read of a Job until the write that is made from it leaves,
             at most. What takes longer is read again, and may then take twice as long.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
@@ -71,6 +73,7 @@ class Timings:
     job_read_interval: float = 5.0
     job_poll_first: float = 1.0
     job_poll_longest: float = 10.0
+    job_poll_limit: float = 10.0
     data_send_limit: float = 2.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 120.0

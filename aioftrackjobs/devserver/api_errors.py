@@ -7,26 +7,11 @@ reference, sections 1.4 and 2.2). Their names are those of a real server where t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
 from aioftrackjobs.errors import FtrackJobsError
-
-#: HTTP status of each error in strict mode: assumed, none is published.
-STRICT_STATUS: Mapping[str, int] = {
-    "ServerError": 400,
-    "ParseError": 400,
-    "ValidationError": 422,
-    "IntegrityError": 409,
-    "DuplicateEntryError": 409,
-    "EntityNotFoundError": 404,
-    "InvalidCredentialsError": 401,
-    "PermissionError": 403,
-    "RequestError": 400,
-    "TransferError": 400,
-    "UnsupportedOperationError": 501,
-}
 
 
 class ApiError(FtrackJobsError):
@@ -34,16 +19,17 @@ class ApiError(FtrackJobsError):
 
     Attributes:
         exception: Name of the error on the wire.
-        status: HTTP status in strict mode.
+        strict_status: HTTP status in strict mode; assumed, none is published.
+        status: The same, unless the error has one of its own.
         content: Text for the user.
     """
 
-    exception = "ServerError"
+    exception, strict_status = "ServerError", 400
 
     def __init__(self, content: str) -> None:
         super().__init__(content)
         self.content = content
-        self.status = STRICT_STATUS[self.exception]
+        self.status = self.strict_status
 
 
 class ParseError(ApiError):
@@ -54,7 +40,7 @@ class ParseError(ApiError):
         column: The same within the line, from 1.
     """
 
-    exception = "ParseError"
+    exception, strict_status = "ParseError", 400
 
     def __init__(self, content: str, line: int, column: int) -> None:
         super().__init__(content)
@@ -65,31 +51,31 @@ class ParseError(ApiError):
 class ValidationError(ApiError):
     """A value has the wrong form, or a name does not exist."""
 
-    exception = "ValidationError"
+    exception, strict_status = "ValidationError", 422
 
 
 class IntegrityError(ApiError):
     """A reference names an entity that does not exist."""
 
-    exception = "IntegrityError"
+    exception, strict_status = "IntegrityError", 409
 
 
 class DuplicateEntryError(ApiError):
     """There is an entity with this key already."""
 
-    exception = "DuplicateEntryError"
+    exception, strict_status = "DuplicateEntryError", 409
 
 
 class EntityNotFoundError(ApiError):
     """The entity or file to work on does not exist."""
 
-    exception = "EntityNotFoundError"
+    exception, strict_status = "EntityNotFoundError", 404
 
 
 class InvalidCredentialsError(ApiError):
     """User and key do not belong together."""
 
-    exception = "InvalidCredentialsError"
+    exception, strict_status = "InvalidCredentialsError", 401
 
     def __init__(self) -> None:
         super().__init__(
@@ -101,13 +87,13 @@ class InvalidCredentialsError(ApiError):
 class PermissionDeniedError(ApiError):
     """The caller is authenticated, but not permitted to do this."""
 
-    exception = "PermissionError"
+    exception, strict_status = "PermissionError", 403
 
 
 class RequestError(ApiError):
     """The request is not valid for this address; it has a 4xx status in any mode."""
 
-    exception = "RequestError"
+    exception, strict_status = "RequestError", 400
 
     def __init__(self, content: str, status: int | None = None) -> None:
         super().__init__(content)
@@ -118,7 +104,7 @@ class RequestError(ApiError):
 class TransferError(RequestError):
     """An upload or download does not match what was announced."""
 
-    exception = "TransferError"
+    exception, strict_status = "TransferError", 400
 
 
 class MissingPartError(TransferError):
@@ -147,7 +133,7 @@ class DatabaseLockedError(BusyError):
 class UnsupportedOperationError(ApiError):
     """A real server supports this; this one does not."""
 
-    exception = "UnsupportedOperationError"
+    exception, strict_status = "UnsupportedOperationError", 501
 
 
 def unknown_name(

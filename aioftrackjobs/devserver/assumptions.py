@@ -14,7 +14,7 @@ ASSUMPTIONS: tuple[str, ...] = (
     "In strict mode: 400 ParseError and TransferError, 401 InvalidCredentialsError, "
     "403 PermissionError, 404 EntityNotFoundError, 409 DuplicateEntryError and IntegrityError, "
     "422 ValidationError, 501 UnsupportedOperationError.",
-    "A request takes 32 MiB and 20 000 operations, a query 512 Ki characters, a list 20 000 "
+    "A request takes 32 MiB and 10 000 operations, a query 512 Ki characters, a list 20 000 "
     "entries, a file 1 TiB and 10 000 parts; a body or file that stops arriving is abandoned after "
     "30 s, with 408.",
     "A response takes 64 MiB, and the rows that are read for it about as much; a query that finds "
@@ -33,12 +33,21 @@ ASSUMPTIONS: tuple[str, ...] = (
     "A personal key acts as its user only, a global key as any active user, and for reading also "
     "as one who does not exist; inactive and deleted users are refused. A key stays with its user "
     "also when the name changes. The keys of serve, of the seed and of fixtures are personal.",
-    "The user that the server is started for is an administrator, whose key resets any user's key, "
-    "as a global key does. Another personal key resets its own user's key only; others' are a "
-    "PermissionError. There are no other permissions: every user may change everything, and may "
-    "set attributes that name another user.",
+    "Users with the security role Administrator, the user that the server is started for, and "
+    "global keys are administrators: they reset any user's key, and change security roles, by "
+    "operations and as entities. For others both are a PermissionError. Of permissions the server "
+    "names these two only: every user may change everything else, and may set attributes that name "
+    "another user. Operations on roles have true as their result.",
     "A user without a name gets a unique one.",
-    "Values of custom attributes are checked against the type of their attribute.",
+    "Unknown attributes in create and update are refused, or ignored if that is chosen.",
+    "Values of custom attributes are checked against the type of their attribute: text, url and "
+    "expression are texts, enumerators a text or a list of texts, of any choice.",
+    "The caller becomes a recipient of a new note at the end of the batch, unless it is one. The "
+    "first label of a note is its category; a category alone is no label.",
+    "A StatusChange is kept when an entity gets another status, not when it is created; it is no "
+    "part of ftrack.update.",
+    "The page /user/api_credentials asks for user and key, or takes them from the usual headers, "
+    "and sends api_user and api_key to a redirect_url on this or a trusted host.",
     "A new key is valid at once, and the earlier one no longer.",
     "Pages of this machine and of trusted hosts may call (CORS), with credentials; others, and "
     "requests under other names, are refused with 403 and a JSON object.",
@@ -53,11 +62,12 @@ ASSUMPTIONS: tuple[str, ...] = (
     "label, description, content, comment, email or the parts of a user's name; a context narrows "
     "it to what is below that, object types to typed contexts of these. Its expression may have "
     "all that a query has but grouping.",
-    "query_server_information leaves out values that it does not know; there are no permissions "
-    "and no licences.",
-    "encode_media makes a JPEG of an image, and of a video a copy under its own type; both by the "
-    "file type of the component. Outputs exist at once, and get their file, size and location when "
-    "the Job is done; for what is neither there is no output, and the Job fails.",
+    "query_server_information leaves out values that it does not know; there are no licences.",
+    "encode_media makes a JPEG of an image, and of a video a copy under its own type and a grey "
+    "PNG; all by the file type of the component. Outputs exist at once, and get their file, size, "
+    "location and ftr_meta when the Job is done; then the picture is the version's thumbnail. What "
+    "is neither image nor video has no output, and the Job fails. A movie that is not MP4 or "
+    "QuickTime is said to have no frames, at 25 per second.",
     "Jobs that the server runs have the default type and belong to the caller; they run one after "
     "the other. A failed one has the reason in 'error' within its data. Those not done when the "
     "server stops fail, or when it starts again if it was killed. It knows them by "

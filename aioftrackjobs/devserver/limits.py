@@ -28,7 +28,8 @@ class Limits:
         expression: Characters in a query.
         list_entries: Entries of any list in an operation.
         upload: Bytes of one file.
-        parts: Parts of one upload; the official JavaScript client's own limit.
+        parts: Parts of the uploads that a batch announces; the official JavaScript client's own
+            limit for one.
         uploads: Uploads, parts of files among them, that are received at the same time.
         queue_timeout: Seconds that other uploads and big responses wait until they are refused.
             Long, as the official JavaScript client does not repeat a part that is refused.
@@ -36,6 +37,8 @@ class Limits:
         waiting_events: Characters that wait until a client of the event hub reads them; it is
             disconnected when there are more.
         subscriptions: Subscriptions of one connection to the event hub.
+        conditions: Subscriptions of one user, and the conditions in them that are no equality:
+            each event is tested against so many at most.
         event_connections: Connections to the event hub.
         heartbeat: Seconds within which clients of the event hub expect a heartbeat; they get
             three, and are disconnected if they send nothing in four times as many seconds.
@@ -50,7 +53,7 @@ class Limits:
     idle: float = 30.0
     body: float = 60.0
     query: float = 20.0
-    operations: int = 20_000
+    operations: int = 10_000
     expression: int = 512 * 1024
     list_entries: int = 20_000
     upload: int = 1024**4
@@ -60,6 +63,7 @@ class Limits:
     event: int = _MIB
     waiting_events: int = 8 * _MIB
     subscriptions: int = 1000
+    conditions: int = 20_000
     event_connections: int = 4000
     heartbeat: float = 15.0
     page_streams: int = 100
@@ -82,8 +86,15 @@ class Limits:
                 f"A request takes {self.operations} operations at most, not {len(operations)}.",
                 status=413,
             )
+        parts = 0
         for operation in operations:
             self._check_lists(operation)
+            wanted = operation.get("parts") if isinstance(operation, dict) else None
+            parts += wanted if isinstance(wanted, int) else 0
+        if parts > self.parts:
+            raise ValidationError(
+                f"The 'parts' of a request are {self.parts} at most, not {parts}."
+            )
 
     def _check_lists(self, operation: Any) -> None:
         if not isinstance(operation, dict):
@@ -121,18 +132,6 @@ class Limits:
             "that need fewer relations."
         )
 
-    def too_slow(self) -> RequestError:
-        """Return the error for a body that arrives too slowly."""
-        return RequestError(
-            f"Nothing arrived for {self.idle:g} s, or the whole takes too long; the request is "
-            "abandoned.",
-            status=408,
-        )
-
-    def request_too_big(self) -> RequestError:
-        """Return the error for a body that is too big."""
-        return RequestError(f"A request takes {self.request} bytes at most.", status=413)
-
 
 class Clock:
     """The time that the queries of one request may take.
@@ -156,6 +155,8 @@ class Clock:
         self._seconds = seconds
         self._short = short
         self._is_awaited = is_awaited
+        #: Whether it is short while others wait.
+        self.is_short = short < math.inf
         self.error = error
 
     def is_over(self) -> bool:

@@ -267,12 +267,13 @@ class TableFeed:
         after = self._last
         try:
             if looks_back:
-                await self._report_removed()
                 after = max(self._first, self._last - _AGAIN)
             while True:
                 rows = await self._query(
                     f"select {_COLUMNS} from Event where id > {after} order by id limit {_PAGE}"
                 )
+                if rows and rows[0]["id"] > self._last + 1:
+                    await self._report_removed()
                 for row in rows:
                     await self._deliver(row)
                 if len(rows) < _PAGE:

@@ -31,6 +31,10 @@ class HandlerHost(Protocol):
         """Publish *data* as the reply to *event*."""
         ...
 
+    def report_gap(self, gap: Gap) -> None:
+        """Log a gap that the program does not ask for."""
+        ...
+
     def redact(self, text: str) -> str:
         """Return *text* without secrets."""
         ...
@@ -136,6 +140,9 @@ class Handler(Generic[E]):
         """Report a gap to the program, or in the log."""
         if self._is_closed:
             return
+        if self._on_gap is None:
+            self._host.report_gap(gap)
+            return
         last = self._notices[-1] if self._notices else None
         if isinstance(last, Gap):
             self._notices[-1] = last.joined(gap)
@@ -211,7 +218,8 @@ class Handler(Generic[E]):
     async def _notify(self, notice: Gap | Lagged) -> None:
         function: Any = self._on_gap if isinstance(notice, Gap) else self._on_lag
         if function is None:
-            self._log(notice)
+            text = "the handler %s is too slow: events were dropped: %s"
+            logger.warning(text, self.name, notice)
             return
         try:
             outcome = function(notice)
@@ -223,19 +231,6 @@ class Handler(Generic[E]):
             self._report(exc, f"a notice: {notice}")
         finally:
             self._host.end_turn(self.name)
-
-    def _log(self, notice: Gap | Lagged) -> None:
-        if isinstance(notice, Lagged):
-            text = "the handler %s is too slow: %d event(s) were dropped"
-            logger.warning(text, self.name, notice.count)
-        else:
-            logger.warning(
-                "the handler %s may have missed events from %s to %s, when the event hub was not "
-                "connected",
-                self.name,
-                notice.since.isoformat(" ", "seconds"),
-                notice.until.isoformat(" ", "seconds"),
-            )
 
     def _report(self, error: BaseException, what: str) -> None:
         text = format_error(error, self._host.redact)

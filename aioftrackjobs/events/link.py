@@ -50,10 +50,11 @@ LinkState: TypeAlias = Literal["connecting", "connected", "refused", "closed"]
 _PIECE = 256 * 1024
 
 #: Seconds of a connection after which the next failure is one of its own: pauses begin anew.
-_STABLE = 5.0
+_STABLE = 1.0
 
-#: Longest pause between two attempts, in seconds, as that of the JavaScript client.
-_LONGEST_PAUSE = 10.0
+#: Longest pause between two attempts, in seconds, as that of the JavaScript client; and after the
+#: loss of a connection, when the server may well be there.
+_LONGEST_PAUSE, _LONGEST_AFTER_LOSS = 10.0, 1.0
 
 _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 
@@ -134,13 +135,13 @@ class Link:
         """
         try:
             while True:
-                began = anyio.current_time()
+                began, connections = anyio.current_time(), self._connections
                 refused = await self._run_once()
                 if anyio.current_time() - began > _STABLE:
                     self._pauses = 0
                 if self._leaves():
                     return
-                await self._pause(refused=refused)
+                await self._pause(refused=refused, was_connected=self._connections > connections)
         except (ConfigurationError, SessionStateError) as exc:
             self.failure = exc
             raise
@@ -185,13 +186,14 @@ class Link:
             logger.warning("the event hub refuses the credentials: %s", problem)
         self._set_state("refused", problem)
 
-    async def _pause(self, *, refused: bool) -> None:
+    async def _pause(self, *, refused: bool, was_connected: bool) -> None:
         """Wait until another attempt is due: soon at first, then up to ten seconds, by chance."""
         policy, timings = self._connection.retry, self._connection.timings
         if refused:
             delay = timings.event_refusal_pause
         else:
-            delay = min(policy.first_delay * 2 ** min(self._pauses, 16), _LONGEST_PAUSE)
+            longest = _LONGEST_AFTER_LOSS if was_connected else _LONGEST_PAUSE
+            delay = min(policy.first_delay * 2 ** min(self._pauses, 16), longest)
             self._pauses += 1
         await policy.sleep(delay * (1 - policy.jitter * policy.chance()))
 

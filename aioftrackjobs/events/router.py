@@ -51,6 +51,7 @@ class Router:
         self._guard = surviving("the delivery of an event")
         self._note_change = note_change
         self._seen: dict[str, None] = {}
+        self._unmade: set[Subscription] = set()  # those that the server has not accepted or refused
         self.subscriptions = SubscriptionIndex()
         self.names: EntityNames = NO_NAMES
         self.send: Callable[[str], None] | None = None
@@ -62,13 +63,20 @@ class Router:
     def subscribe(self, subscription: Subscription) -> None:
         """Add a subscription, and tell the server if there is a connection."""
         self.subscriptions.add(subscription)
+        self._unmade.add(subscription)
         if self.send is not None:
             self.send(self._frame(subscription))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the server has accepted or refused all subscriptions."""
+        return not self._unmade
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Remove a subscription, and tell the server if there is a connection."""
         if subscription in self.subscriptions:
             self.subscriptions.remove(subscription)
+            self._unmade.discard(subscription)
             data = events.unsubscription_data(subscription.id)
             if self.send is not None:
                 self.send(socketio.event_frame(self._encode(events.UNSUBSCRIBE, data)))
@@ -104,6 +112,7 @@ class Router:
             logger.warning(text, subscription.expression, error.detail)
         else:
             return  # the connection is lost; the next one makes it again
+        self._unmade.discard(subscription)
         self._note_change()
 
     def activate_all(self) -> None:
@@ -113,11 +122,13 @@ class Router:
             logger.warning("the event hub has not acknowledged %d subscription(s)", len(late))
         for subscription in late:
             subscription.activate()
+        self._unmade.clear()
         self._note_change()
 
     def note_loss(self, since: datetime) -> None:
         """Take note that the connection is lost, and when the server was last heard."""
         self.send = None
+        self._unmade.update(self.subscriptions)
         for subscription in self.subscriptions:
             subscription.note_loss(since)
 

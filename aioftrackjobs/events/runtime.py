@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.events.cursor import EventCursor, TableFeed
 from aioftrackjobs.events.handlers import Handler
-from aioftrackjobs.events.models import KINDS, Event, UpdateEvent
+from aioftrackjobs.events.models import KINDS, Event, Gap, UpdateEvent
 from aioftrackjobs.events.outbox import Outbox
 from aioftrackjobs.events.publisher import Publisher
 from aioftrackjobs.events.queue import EventQueue
@@ -80,11 +81,12 @@ class HubRuntime:
             note_loss=self.router.note_loss,
             note_state=self._note_state,
         )
-        self.router.subscriptions.add(self.publisher.replies)
+        self.router.subscribe(self.publisher.replies)
         self._tasks = BackgroundTasks(anyio.lowlevel.checkpoint, connection.redact)
         self._group: anyio.abc.TaskGroup | None = None
         self.is_started = False
         self.is_closing = False
+        self._reported_gap: datetime | None = None  # the beginning of the latest one
         self._announcing = 0  # handlers that the router is about to get
         self._dropped = 0  # by subscriptions that have ended
         self._changed: list[Waiter] = []
@@ -167,7 +169,7 @@ class HubRuntime:
     def add_handler(self, subscription: Subscription) -> None:
         """Make the subscription of a handler: when the session opens, or soon if it is open."""
         if self._connection.background.event_loop is None:
-            self.router.subscriptions.add(subscription)
+            self.router.subscribe(subscription)
         else:
             self.require_open()
             self._announcing += 1
@@ -256,9 +258,7 @@ class HubRuntime:
             await self.wait_change()
 
     def _is_ready(self) -> bool:
-        if self._link.state != "connected" or self._announcing:
-            return False
-        return all(each.is_active or each.refusal for each in self.router.subscriptions)
+        return self._link.state == "connected" and not self._announcing and self.router.is_settled
 
     def _raise_failure(self) -> None:
         """Raise the reason why there is no connection, unless that may pass."""
@@ -316,6 +316,14 @@ class HubRuntime:
         """Publish *data* as the reply to *event*, if that says by whom it was published."""
         if not self.publisher.reply(event, data):
             logger.debug("there is no reply to %s, which has no source", event.topic)
+
+    def report_gap(self, gap: Gap) -> None:
+        """Log a gap, once for all handlers."""
+        if gap.since != self._reported_gap:
+            self._reported_gap = gap.since
+            since, until = (each.isoformat(" ", "seconds") for each in (gap.since, gap.until))
+            text = "handlers may have missed events from %s to %s, without a connection"
+            logger.warning(text, since, until)
 
     def redact(self, text: str) -> str:
         """Return *text* without secrets."""

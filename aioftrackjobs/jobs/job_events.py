@@ -2,7 +2,7 @@
 
 It listens only if the program uses the event hub for something else, because it is not proven that
 ftrack publishes changes of Jobs (docs/protocol.md, section 7.7). Therefore sessions that stop a Job
-publish an event of their own, too. What an event says is not believed: the Job is read.
+publish an event of their own, too. Events are only a reason to read the Job.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JobsOfSession: the methods of a session about Jobs that others run, or that nobody runs yet."""
+"""JobsOfSession: the methods of a session about Jobs that it does not run itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping a Job from outside: the request in its ``data``, or its end if nobody runs it.
+"""Stopping a Job from outside: the request in its ``data``, or its end if it has no owner.
 
 The other side is :mod:`aioftrackjobs.jobs.stopping`: how a block notices the request, and ends.
 """
@@ -111,7 +111,7 @@ class _Stop:
         return False
 
     def _has_owner(self, status: object, data: Mapping[str, Any]) -> bool:
-        """Return whether somebody may run the Job, and thus see the request.
+        """Return whether a program may run the Job, and thus read the request.
 
         A daemon that has claimed it, and not begun it, finds it failed and leaves it alone.
         """

@@ -3,7 +3,8 @@
 That ftrack sends events about Jobs is not proven (docs/protocol.md, section 7.7). So Jobs are read
 from time to time: after a second, then less and less often, and again after a second when one of
 them has changed. All Jobs that any task waits for share a query, up to 500 of them. Nothing is read
-while no task waits. What knows of a change earlier, such as an event, calls :meth:`JobPoll.wake`.
+while no task waits. An event, or the end of a Job in this session, makes the read earlier:
+:meth:`JobPoll.wake`.
 """
 
 from __future__ import annotations
@@ -98,9 +99,7 @@ class _Waiter:
         """Take note of a *state*, and wake the task if it is new."""
         if self.known.get(state.id) != state:
             self.known[state.id] = self.changed[state.id] = state
-        elif not state.has_ended:  # another task that waits with the same states has seen it
-            return
-        self._event.set()
+            self._event.set()
 
     def fail(self, error: Exception) -> None:
         """End the waiting by *error*."""
@@ -166,6 +165,7 @@ class JobPoll:
         self._reader, self._listen = reader, listen
         timings = entities.connection.timings
         self._first, self._longest = timings.job_poll_first, timings.job_poll_longest
+        self._limit = timings.job_poll_limit
         self._interval = self._first
         self._watched: dict[str, _Watched] = {}
         self._soon: set[str] = set()  # ids of Jobs to read before the next round
@@ -306,8 +306,9 @@ class JobPoll:
 
     async def _read(self, jobs: Sequence[_Watched]) -> None:
         try:
-            await self._reader.read(jobs)
-        except TransportError as exc:
+            with anyio.fail_after(self._limit):
+                await self._reader.read(jobs, needs_new_connection=self._failures > 0)
+        except (TransportError, TimeoutError) as exc:
             self._note_failure(exc)
         except SessionStateError:
             raise
@@ -326,7 +327,8 @@ class JobPoll:
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
         if self._failures == _REFUSALS:
-            logger.warning("the Jobs that are waited for cannot be read: %s", error)
+            why = str(error) or f"no response in {self._limit:g} s"
+            logger.warning("the Jobs that are waited for cannot be read: %s", why)
 
 
 class JobWatch:
@@ -353,9 +355,10 @@ class JobWatch:
         while not self._changes:
             if not self._left:
                 raise StopAsyncIteration
-            with self._poll.waiting(dict(self._left), self._known) as waiter:
+            # Copies: a task that is woken and cancelled at once has not seen what it was woken for.
+            with self._poll.waiting(dict(self._left), dict(self._known)) as waiter:
                 for state in await waiter.wait():
-                    self._changes[state.id] = state
+                    self._changes[state.id] = self._known[state.id] = state
                     if state.has_ended:
                         self._left.pop(state.id, None)
         return self._changes.pop(next(iter(self._changes)))

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from aioftrackjobs.devserver.serving.handle import EntityInspector
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.session import AsyncSession
+from aioftrackjobs.testing._process_actions import ProcessActions
 from aioftrackjobs.testing._server import FtrackCredentials
 
 #: The child process reads its settings from standard input, because every user can read a command
@@ -77,6 +78,8 @@ class ServerProcess(EntityInspector):
     Attributes:
         seed: Random seed of the faults.
         api_user: Name of the user as whom clients act.
+        actions: Discovers and launches actions of connected clients, as the web interface does, and
+            has the ``messages`` that clients have sent to it.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class ServerProcess(EntityInspector):
         super().__init__(lambda query: self._request("query", query, "result"))
         self.seed = secrets.randbits(_SEED_BITS) if seed is None else seed
         self.api_user = api_user
+        self.actions = ProcessActions(lambda name, value: self._request(name, value, "result"))
         self._folder = Path(folder)
         self._faults = list(faults)
         self._options = {
@@ -245,7 +249,7 @@ class ServerProcess(EntityInspector):
         self._credentials = FtrackCredentials(response["url"], response["api_key"], self.api_user)
         self._options["port"] = urlsplit(response["url"]).port
 
-    def _request(self, name: str, value: str, wanted: str) -> str:
+    def _request(self, name: str, value: Any, wanted: str) -> str:
         """Send a request to the running process, and return the *wanted* part of the response."""
         with self._pipe_lock:
             response = _exchange(self._process, {name: value}) if self._process else {}

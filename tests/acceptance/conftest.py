@@ -145,7 +145,8 @@ def command(
             patched.setattr(sys, "argv", ["aioftrackjobs", *arguments])
             patched.setenv("COLUMNS", "80")
             for name in ("SERVER", "API_USER", "API_KEY", "APIKEY", "JOBS_JOURNAL"):
-                patched.delenv(f"FTRACK_{name}", raising=False)
+                patched.setenv(f"FTRACK_{name}", "")  # so that what the command sets is undone
+                patched.delenv(f"FTRACK_{name}")
             for name, value in (env or {}).items():
                 patched.setenv(name, value)
             capsys.readouterr()

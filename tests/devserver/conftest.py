@@ -12,7 +12,6 @@ import pytest
 from aioftrackjobs.devserver import ServerHandle, create_app
 
 from .caller import Caller
-from .recorded import DOCUMENTS
 
 #: Starts a server for the rest of the run.
 Start: TypeAlias = Callable[..., Any]
@@ -44,42 +43,11 @@ def shared_app() -> Iterator[SharedApp]:
         yield app
 
 
-@pytest.fixture(scope="session")
-def recorded_app() -> Iterator[SharedApp]:
-    with closing(SharedApp(schemas=DOCUMENTS)) as app:
-        yield app
-
-
-@pytest.fixture(scope="session")
-def recorded_server(start_shared_server: Start) -> Any:
-    """The server of this process with the schemas of a real one."""
-    return start_shared_server(schemas=DOCUMENTS)
-
-
 @pytest.fixture
 async def api(shared_app: SharedApp) -> AsyncIterator[Caller]:
     """A caller of a new server."""
     async with shared_app.caller() as caller:
         yield caller
-
-
-@pytest.fixture
-async def recorded(request: pytest.FixtureRequest) -> AsyncIterator[Caller]:
-    """The same with the recorded schemas of a real server."""
-    if not DOCUMENTS:
-        pytest.skip("the recorded schemas are not here")
-    async with request.getfixturevalue("recorded_app").caller() as caller:
-        yield caller
-
-
-@pytest.fixture(params=["built-in", "real"])
-def any_server(request: pytest.FixtureRequest) -> Iterator[ServerHandle]:
-    """A server with the built-in schemas, or with those of a real one."""
-    if request.param == "real" and not DOCUMENTS:
-        pytest.skip("the recorded schemas are not here")
-    name = "recorded_server" if request.param == "real" else "shared_server"
-    with request.getfixturevalue(name).as_new() as handle:
-        yield handle
 
 
 @pytest.fixture

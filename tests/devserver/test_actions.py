@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from aioftrackjobs.cli import main
 from aioftrackjobs.cli.actions import ask
 from aioftrackjobs.cli.arguments import ServerOptions
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.testing import ServerProcess, ServerProcessError
 from aioftrackjobs.testing._server import FtrackServer
 
 from .test_event_clients import session_of, until
@@ -71,7 +73,7 @@ class Render:
 
 
 @contextmanager
-def serving_action(server: ServerHandle, user: str) -> Iterator[Render]:
+def serving_action(server: ServerHandle | ServerProcess, user: str) -> Iterator[Render]:
     """A process of hooks, as far as the server sees: a client that handles events."""
     with session_of(server) as session:
         action, is_over = Render(session), threading.Event()
@@ -127,6 +129,28 @@ async def test_an_action_is_for_its_user_and_its_selection(server: ServerHandle)
             assert server.actions.discover(selection, user="maya", timeout=20) == [ITEM]
 
     await run_sync(work)
+
+
+def test_a_server_in_a_process_of_its_own_has_the_same_actions(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        task = server.find("select id from Task limit 1")[0]
+        with serving_action(server, "developer"):
+            assert server.actions.discover([task], timeout=20) == [ITEM]
+            assert server.actions.launch(ITEM, [("Task", task["id"])], timeout=20) == FORM
+            values = {"frames": "1"}
+            assert server.actions.launch("render", [task], values=values, timeout=20)["success"]
+            until(lambda: server.actions.messages)
+            assert server.actions.messages[0]["message"] == "Submitted"
+        with pytest.raises(LookupError, match="no connected client has the action 'other'"):
+            server.actions.launch("other", [task])
+        with pytest.raises(ValueError, match="Tusk"):
+            server.actions.discover([("Tusk", "x")])
+        with pytest.raises(ValueError, match="pairs of entity type and id"):
+            server.actions.discover([5])
+        assert [job["user"] for job in server.jobs()] == ["developer"]
+        server.kill()
+        with pytest.raises(ServerProcessError, match="does not run"):
+            server.actions.discover()
 
 
 async def test_actions_through_http_and_commands(

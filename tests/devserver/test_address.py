@@ -13,6 +13,9 @@ from .caller import Caller
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
 def test_loopback_needs_nothing(host: str) -> None:
+    with pytest.raises(ServerStartError):
+        check_address("192.0.2.7", 1, public=False, api_key=None)
+
     check_address(host, 1, public=False, api_key=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -54,7 +55,7 @@ endless = query("Setting where name is endless")
 
 
 async def test_a_query_that_never_ends_does_not_hold_up_the_stop(
-    begun: list[int], tmp_path: Path
+    begun: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for database in (None, tmp_path / "ftrack.db"):
         begun.clear()
@@ -63,6 +64,8 @@ async def test_a_query_that_never_ends_does_not_hold_up_the_stop(
                 http.base_url = httpx.URL(server.url)
                 group.start_soon(_ended, Caller(http, server.api_user, server.api_key))
                 await until(lambda: len(begun) == 2)  # in its turn, and beside
+        assert len(begun) == 2, "no further one has begun"
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 async def _ended(api: Caller) -> None:
@@ -377,6 +380,8 @@ async def test_too_many_idle_connections_make_room(
         ({"Origin": "https://evil.com"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://[bad"}, 403),
+        ({"Origin": "file://"}, 403),
+        ({"Origin": "chrome-extension://abc"}, 403),
     ],
 )
 async def test_only_trusted_hosts_and_origins_are_served(

@@ -67,8 +67,9 @@ async def ended(api: Caller, job_id: str) -> dict[str, Any]:
     return job
 
 
-async def test_an_image_is_encoded_as_a_jpeg(api: Caller) -> None:
-    source = await upload(api, image(), ".png")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+async def test_an_image_is_encoded_as_a_jpeg(api: Caller, mode: str) -> None:
+    source = await upload(api, image(mode=mode), ".png")
 
     job_id = await encode(api, source)
     (output,) = (await job_of(api, job_id))["data"]["output"]

@@ -27,7 +27,9 @@ with warnings.catch_warnings():
 
 
 @contextmanager
-def session_of(server: ServerHandle, **changes: Any) -> Iterator[ftrack_api.Session]:
+def session_of(
+    server: ServerHandle | ServerProcess, **changes: Any
+) -> Iterator[ftrack_api.Session]:
     """A session of the official client that is connected to the hub."""
     arguments = {"schema_cache_path": False, "plugin_paths": [], "auto_connect_event_hub": True}
     session = ftrack_api.Session(

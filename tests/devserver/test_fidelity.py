@@ -63,7 +63,7 @@ async def test_the_address_of_a_server_says_what_it_is(api: Caller) -> None:
     data = await api.http.get("/")
 
     assert page.headers["content-type"].startswith("text/html")
-    assert "FTRACK_SERVER" in page.text
+    assert "API key" in page.text
     assert "ftrack" in data.json()["server"]
 
 
@@ -139,6 +139,10 @@ async def test_selected_custom_attributes_have_their_values(api: Caller) -> None
 
     values = {each["configuration_id"]: each["value"] for each in shot["custom_attributes"]}
     assert values[configuration_id] == 1042
+    rows = await api.query(
+        "select _casted_value from ContextCustomAttributeValue where _casted_value > 1000"
+    )
+    assert [row["_casted_value"] for row in rows] == [1042]
 
 
 async def test_the_answer_to_a_create_has_the_moment_as_it_was_sent(api: Caller) -> None:

@@ -233,3 +233,19 @@ def test_a_file_that_is_no_fixture_is_named(
 
     assert str(path) in str(caught.value)
     assert names_in(temporary) == []
+
+
+async def test_a_fixture_has_a_history_of_its_own() -> None:
+    """What it changes of the demo project is no change of a user; who reads a note is said."""
+    async with started() as api:
+        task, *_ = await api.query("select status_id from Task")
+        other, *_ = await api.query(f"Status where id is_not {task['status_id']}")
+        maya, *_ = await api.query("User where username is maya")
+    note = entity("Note", id="n", content="Too dark", user_id=maya["id"])
+    entries = [entity("Task", id=task["id"], status_id=other["id"]), note]
+
+    async with started(fixture=entries) as api:
+        assert await names(api, f"select status_id from Task where id is {task['id']}", "status_id")
+        assert await api.query("StatusChange") == await api.query("Recipient") == []
+        await api.update("Task", task["id"], status_id=task["status_id"])
+        assert len(await api.query("StatusChange")) == 1

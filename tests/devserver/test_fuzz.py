@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -26,7 +25,6 @@ from aioftrackjobs.devserver.files.storage import INCOMING
 from ..amounts import amount
 from .caller import Caller, create, names_in, new_id, query, stored, update
 from .malformed import Malformed, Malformer
-from .test_javascript import REAL_SCHEMAS
 
 COUNT = amount(500, 10_000)
 SEED = int(os.environ.get("FUZZ_SEED", "20261121"))
@@ -121,18 +119,6 @@ def only_complete_files(folder: Path) -> bool:
 async def test_malformed_requests_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     async with running(storage=tmp_path) as server:
         await fuzz(server, COUNT, SEED)
-        assert only_complete_files(tmp_path)
-
-
-@pytest.mark.long
-async def test_malformed_requests_are_refused_with_the_schemas_of_a_real_server(
-    tmp_path: Path,
-) -> None:
-    if not REAL_SCHEMAS.exists():
-        pytest.skip("the schemas of a real server are not here")
-    schemas = json.loads(REAL_SCHEMAS.read_text())
-    async with running(storage=tmp_path, schemas=schemas) as server:
-        await fuzz(server, COUNT // 3, SEED + 1)
         assert only_complete_files(tmp_path)
 
 

@@ -14,7 +14,7 @@ from .caller import Caller, create, ref, update
 from .test_official_client import with_session
 
 
-async def test_a_session_cannot_create_a_cycle(any_server: ServerHandle) -> None:
+async def test_a_session_cannot_create_a_cycle(server: ServerHandle) -> None:
     def work(session: ftrack_api.Session) -> None:
         project = session.query("Project").first()
         above = session.create("Folder", {"name": "above", "parent": project})
@@ -26,7 +26,7 @@ async def test_a_session_cannot_create_a_cycle(any_server: ServerHandle) -> None
         session.rollback()
         assert [each["name"] for each in below["link"]] == ["demo", "above", "below"]
 
-    await with_session(any_server, work)
+    await with_session(server, work)
 
 
 @pytest.mark.parametrize(

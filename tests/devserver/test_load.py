@@ -116,6 +116,7 @@ async def test_a_big_request_waits_for_a_slot_and_a_small_one_does_not() -> None
                 group.start_soon(send)
             await anyio.wait_all_tasks_blocked()
             assert await api.query("Job") == []
+            await until(lambda: begun)
             assert (begun, done) == ([1], [])
             leave.set()
 

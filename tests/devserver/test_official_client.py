@@ -23,12 +23,6 @@ with warnings.catch_warnings():
     import ftrack_api.symbol
 
 
-@pytest.fixture
-def server(any_server: ServerHandle) -> ServerHandle:
-    """Everything works with the built-in schemas and with real ones."""
-    return any_server
-
-
 def session_of(server: ServerHandle, **changes: Any) -> ftrack_api.Session:
     arguments = {
         "server_url": server.url,

@@ -19,12 +19,6 @@ from .caller import Caller, create
 from .test_official_client import with_session
 
 
-@pytest.fixture
-def server(any_server: ServerHandle) -> ServerHandle:
-    """Everything works with the built-in schemas and with real ones."""
-    return any_server
-
-
 async def test_metadata_is_there_after_the_commit(server: ServerHandle) -> None:
     def work(session: ftrack_api.Session) -> None:
         sequence = session.query("Sequence").first()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ import pytest
 from aioftrackjobs import AsyncSession, job_context
 from aioftrackjobs.devserver import Limits, ServerHandle, running
 from aioftrackjobs.devserver.faults.kinds import Drop
+from aioftrackjobs.devserver.pages import jobs, streams
 from aioftrackjobs.devserver.serving import uvicorn_server
 from aioftrackjobs.errors import JobStoppedError
 
@@ -284,8 +286,10 @@ async def test_a_stream_begins_with_what_was_missed(
     assert [(len(each["rows"]), each["is_all"]) for each in everything] == 6 * [(2, True)]
 
 
-async def test_a_lease_that_ends_is_sent(remote: Caller, visitor: Visitor) -> None:
-    await visitor.get("/")
+async def test_a_lease_that_ends_is_sent(
+    remote: Caller, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_BEAT", 0.05)
     async with visitor.stream("/pages/stream") as updates:
         await anext(updates)
         await add_job(remote, description="Dying", lease=lease(0.3))
@@ -387,15 +391,37 @@ async def test_a_stop_keeps_what_others_have_written(
     assert (stop.keys(), stop["by"], found) == ({"by", "at"}, "developer", kept)
 
 
-async def test_a_queued_job_that_is_stopped_fails_at_once(
-    remote: Caller, server: ServerHandle, visitor: Visitor
+@pytest.mark.parametrize("status", ["queued", "running"])
+async def test_a_job_that_nobody_runs_and_that_is_stopped_fails_at_once(
+    remote: Caller, server: ServerHandle, visitor: Visitor, status: str
 ) -> None:
-    job = await add_job(remote, "queued", description="Render")
+    job = await add_job(remote, status, description="Render", lease=lease(-30))
     await visitor.submit(f"/pages/jobs/{job}/stop", reason="not now")
 
     found = server.inspector.job(job)
     assert found["status"] == "failed"
     assert found["description"] == "Render - failed: stopped by developer: not now"
+    assert "lease" not in found["data"]
+
+
+async def test_there_is_a_page_with_older_jobs(
+    remote: Caller, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_ROWS", 2)
+    for number in range(5):
+        await add_job(remote, "done", description=f"Job {number}")
+    pages, path = list[list[str]](), "/?status=done"
+    while path:
+        pages.append(await visitor.titles(path))
+        found = re.search(r'href="(/\?[^"]*start=[^"]*)"', (await visitor.get(path)).text)
+        path = unescape(found[1]) if found else ""
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert sorted(title for page in pages for title in page) == [
+        f"Job {number}" for number in range(5)
+    ]
+    assert "data-stream" not in (await visitor.get("/?start=4")).text
+    for odd in ("-1", "x", "9" * 30, "٣"):
+        assert (await visitor.get(f"/?start={odd}")).status_code == 200
 
 
 async def test_a_job_that_was_deleted_meanwhile_is_not_there(
@@ -427,10 +453,10 @@ async def test_lost_jobs_are_failed_and_no_others(
     assert response.headers["location"] == "/?user=developer&lost=1"
     page = (await visitor.get(response.headers["location"])).text
     assert "1 lost Job was failed." in page
-    jobs = {job["id"]: job for job in server.inspector.jobs()}
-    statuses = [jobs[each]["status"] for each in (lost, of_maya, alive, without, done)]
+    known = {job["id"]: job for job in server.inspector.jobs()}
+    statuses = [known[each]["status"] for each in (lost, of_maya, alive, without, done)]
     assert statuses == ["failed", "running", "running", "running", "done"]
-    found = jobs[lost]
+    found = known[lost]
     assert found["description"].startswith(
         "Render (5 %) - failed: worker process ended unexpectedly on farm07 at "
     )

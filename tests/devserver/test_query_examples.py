@@ -94,14 +94,6 @@ async def test_examples_find_the_right_rows(world: Caller, expression: str, foun
     assert [row["id"] for row in await world.query(expression)] == found.split()
 
 
-async def test_examples_find_the_same_with_the_recorded_schemas(recorded: Caller) -> None:
-    await populate(recorded)
-
-    found = [[row["id"] for row in await recorded.query(case[1])] for case in FOUND]
-
-    assert found == [case[2].split() for case in FOUND]
-
-
 def shows(actual: Any, expected: Any) -> bool:
     """Return whether *actual* has what is expected, and perhaps more in its objects."""
     if isinstance(expected, list):

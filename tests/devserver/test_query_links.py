@@ -6,7 +6,7 @@ have it: the items of lists, the scopes of tasks, versions that use others, secu
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import ftrack_api
@@ -16,17 +16,7 @@ import pytest
 from aioftrackjobs.devserver import ServerHandle
 
 from .caller import Caller, create, delete, query, ref, update
-from .recorded import DOCUMENTS
 from .test_official_client import session_of, with_session
-
-pytestmark = pytest.mark.skipif(not DOCUMENTS, reason="the recorded schemas are not here")
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> Iterator[ServerHandle]:
-    """A server with the recorded schemas, which alone have lists and scopes."""
-    with request.getfixturevalue("recorded_server").as_new() as handle:
-        yield handle
 
 
 def new_list(session: ftrack_api.Session, kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""The recorded schemas of a real server, where they are present: all their types work."""
+"""The schemas of a real server, which are the built-in ones: all their types work."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ from uuid import uuid4
 
 import pytest
 
-from aioftrackjobs.devserver.schema.loader import load_model
+from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.protocol.values import ENTITY_TYPE
 
 from .caller import Caller, query
-from .recorded import DOCUMENTS
-
-KNOWN = {document["id"]: document for document in DOCUMENTS}
-
-pytestmark = pytest.mark.skipif(not DOCUMENTS, reason="the recorded schemas are not here")
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return load_model(DOCUMENTS)
+    return builtin_model()
 
 
-async def test_all_types_and_all_their_attributes_can_be_queried(recorded: Caller) -> None:
-    for document in DOCUMENTS:
+async def test_all_types_and_all_their_attributes_can_be_queried(api: Caller) -> None:
+    for document in BUILTIN_SCHEMAS:
         names = [
             name
             for name, fragment in document["properties"].items()
             if not fragment.get("restricted_projection")
         ]
-        plain, selected = await recorded.call(
+        plain, selected = await api.call(
             query(document["id"]), query(f"select {', '.join(names)} from {document['id']}")
         )
         assert len(selected["data"]) == len(plain["data"])
@@ -61,9 +57,9 @@ def minimal(document: dict[str, Any], known: dict[str, str]) -> dict[str, Any] |
     return data
 
 
-async def test_every_type_can_be_created_with_what_it_requires(recorded: Caller) -> None:
+async def test_every_type_can_be_created_with_what_it_requires(api: Caller) -> None:
     known: dict[str, str] = {}
-    left = list(DOCUMENTS)
+    left = list(BUILTIN_SCHEMAS)
     for _ in range(5):
         waiting, left = left, []
         for document in waiting:
@@ -73,7 +69,7 @@ async def test_every_type_can_be_created_with_what_it_requires(recorded: Caller)
                 continue
             name = document["id"]
             operation = {"action": "create", "entity_type": name, "entity_data": data}
-            (result,) = await recorded.call(operation)
+            (result,) = await api.call(operation)
             known.setdefault(name, result["data"].get("id", ""))
 
     assert [document["id"] for document in left] == []
@@ -109,11 +105,11 @@ def test_linking_types_join_what_they_link(
     assert (link.entity_type, link.here, link.there) == way
 
 
-async def test_objects_of_a_list_are_its_items(recorded: Caller) -> None:
-    (task,) = await recorded.query("select name from Task limit 1")
-    (project,) = await recorded.query("Project limit 1")
+async def test_objects_of_a_list_are_its_items(api: Caller) -> None:
+    (task,) = await api.query("select name from Task limit 1")
+    (project,) = await api.query("Project limit 1")
     key = {"action": "create"}
-    await recorded.call(
+    await api.call(
         key | {"entity_type": "ListCategory", "entity_data": {"id": "c", "name": "c"}},
         key
         | {
@@ -129,7 +125,7 @@ async def test_objects_of_a_list_are_its_items(recorded: Caller) -> None:
         | {"entity_type": "ListObject", "entity_data": {"list_id": "l", "entity_id": task["id"]}},
     )
 
-    (found,) = await recorded.query("select lists.items.name from Task where lists.name is today")
+    (found,) = await api.query("select lists.items.name from Task where lists.name is today")
 
     assert found["lists"][0]["__entity_type__"] == "TypedContextList"
     assert found["lists"][0]["items"] == [

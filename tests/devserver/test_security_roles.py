@@ -74,8 +74,12 @@ async def test_roles_are_changed_as_documented(api: Caller) -> None:
     assert await _roles_of(api, "maya") == ["API", "User"]
     error = await api.refused({"action": "revoke_user_security_role", **role})
     assert error["exception"] == "EntityNotFoundError"
-    for action, count in (("grant", 1), ("grant", 1), ("revoke", 0)):
-        name = f"{action}_user_security_role_project"
+    for name, count in (
+        ("grant_user_security_role_project", 1),
+        ("grant_user_security_role_project", 1),
+        ("revoke_user_security_role_project", 0),
+        ("add_user_security_role", 1),
+    ):
         await api.call({"action": name, **role, "project_id": project["id"]})
         rows = await api.query(
             f"UserSecurityRoleProject where user_security_role.security_role_id is {manager}"

@@ -248,7 +248,7 @@ def test_any_other_document_is_served_or_refused() -> None:
         caller = Requester(engine.credentials.check(engine.api_user, engine.api_key), "http://x")
         body = json.dumps([query(name) for name in engine.model.types]).encode()
         call = engine.parse(body, caller)
-        assert engine.respond(call, engine.limits.response).startswith(b"[")
+        assert engine.respond_beside(call, engine.limits.response).startswith(b"[")
         engine.close()
 
     assert min(ends.values()) > 20

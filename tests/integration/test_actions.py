@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -112,6 +114,10 @@ async def test_an_action_runs_as_a_job_of_who_has_clicked(session: AsyncSession)
     user = session.create(User, {"username": "ada"})
     await session.commit()
 
+    async with serving(session, actions) as service:
+        first = await service.launch(event_of(session, "deliver", ("task", task["id"]), values={}))
+    assert first is not None
+    assert "items" in first
     form = await actions.launch_for_test(session, "deliver", selection=[task])
     assert [item["name"] for item in form.reply["items"]] == ["codec", "quality"]
     assert form.reply["title"] == "Deliver - client"
@@ -124,6 +130,8 @@ async def test_an_action_runs_as_a_job_of_who_has_clicked(session: AsyncSession)
     assert done.reply == {"success": True, "message": "Deliver - client has started."}
     assert done.messages == [{"type": "message", "success": True, "message": "1 delivered for ada"}]
     (job,) = await jobs_of(session)
+    as_it_came = await actions.launch_for_test(session, "deliver", selection=[task], values={})
+    assert as_it_came.job is not None
     assert done.job is not None
     assert done.job.is_done
     assert job.description == done.job.description == "Deliver - client - 1 delivered for ada"
@@ -148,6 +156,11 @@ async def test_a_failure_is_a_failed_job_with_a_traceback_and_one_sentence(
     async def leave() -> None:
         raise SystemExit(3)
 
+    @actions.action("Stop")
+    async def stop(job: RunningJob) -> None:
+        await session.stop_job(job.id, "lunch", by="maya")
+        await anyio.sleep_forever()
+
     @actions.action("Render", timeout=0.01)
     async def render() -> None:
         await anyio.sleep_forever()
@@ -166,11 +179,29 @@ async def test_a_failure_is_a_failed_job_with_a_traceback_and_one_sentence(
         "deliver": (False, "Deliver - failed: OSError: disk full ***"),
         "count": (False, "Count - failed: 2 of 3 are bad"),
         "leave": (False, "Leave - failed: the process exits with 3"),
+        "stop": (False, "Stop - failed: stopped by maya: lunch"),
         "render": (False, "Render - failed: timed out after 0.01 s"),
     }
     job = await session.query('Job where data like "%disk%"').of(Job).one()
     await session.populate(job, "job_components.component.name")
     assert "traceback" in job["job_components"][0]["component"]["name"].lower()
+
+
+async def test_a_job_that_says_itself_what_was_done_is_reported_so(session: AsyncSession) -> None:
+    actions = Actions()
+
+    @actions.action("Deliver")
+    async def deliver(job: RunningJob) -> None:
+        job.finish("3 files")
+
+    @actions.action("Count", job="Count files")
+    async def count() -> None: ...
+
+    outcomes = [await actions.launch_for_test(session, name) for name in ("deliver", "count")]
+    assert [outcome.messages[0]["message"] for outcome in outcomes] == [
+        "Deliver - 3 files",
+        "Count is done.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +256,7 @@ async def test_quick_actions_that_go_wrong_reply_with_one_sentence(
     for action in actions:
         outcome = await actions.launch_for_test(session, action.identifier)
         assert outcome.reply["success"] is False
-        assert outcome.reply["message"].startswith(action.title)
+        assert re.match(f"{action.title} (has failed: |took longer)", outcome.reply["message"])
         json.dumps(outcome.reply, allow_nan=False)
     assert len(caplog.records) == len(actions)
 
@@ -497,10 +528,14 @@ async def test_a_function_that_hangs_or_raises_leaves_its_action_out(
     def fail(_: Launch) -> bool:
         raise OSError("disk full")
 
+    def block(_: Launch) -> bool:
+        time.sleep(0.06)
+        return True
+
     async def yes(_: Launch) -> bool:
         return True
 
-    functions: dict[str, Any] = {"hangs": hang, "fails": fail, "good": yes}
+    functions: dict[str, Any] = {"hangs": hang, "fails": fail, "blocks": block, "good": yes}
     for label, discover in functions.items():
 
         @actions.action(label, identifier=label, discover=discover)
@@ -508,6 +543,7 @@ async def test_a_function_that_hangs_or_raises_leaves_its_action_out(
 
     assert await labels(actions, session) == ["good"]
     assert sorted(record.getMessage() for record in caplog.records) == [
+        "the action 'blocks' is not offered: discover took longer than 0.05 s",
         "the action 'fails' is not offered: discover has failed",
         "the action 'hangs' is not offered: discover took longer than 0.05 s",
     ]

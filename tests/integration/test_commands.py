@@ -82,15 +82,27 @@ async def test_failed_command_fails_the_job(session: AsyncSession) -> None:
     assert await _attached(session) == ["sh.log"]
 
 
-async def test_failure_that_is_looked_at(session: AsyncSession) -> None:
+async def test_failures_of_all_kinds(session: AsyncSession) -> None:
+    expected = {
+        ("no-such-program",): (127, "no-such-program: not found"),
+        ("/etc/passwd/x",): (127, "/etc/passwd/x: not found"),
+        ("/etc/passwd",): (126, "/etc/passwd: Permission denied"),
+        ("/",): (126, "/: Permission denied"),
+        ("sh", "-c", "exit 255"): (255, "exit code 255"),
+        ("sh", "-c", "kill -SEGV $$"): (139, "killed by SIGSEGV"),
+        ("sleep", "60"): (143, "timed out after 0.1 s"),
+        ("sh", "-c", "exec >&- 2>&-; sleep 60"): (143, "timed out after 0.1 s"),
+    }
+    found = {}
     async with job_context(session) as job:
-        missing = await job.run(["no-such-program"], check=False)
-        folder = await job.run(["true"], cwd="/no/such/folder", check=False)
-        slow = await job.run(["sleep", "60"], timeout=0.05, grace=0.1, check=False, log="never")
+        for command in expected:
+            timeout = 0.1 if "sleep" in " ".join(command) else None
+            result = await job.run(command, timeout=timeout, grace=9, check=False, log="never")
+            found[command] = result.exit_code, result.reason
+        missing = await job.run(["true"], cwd="/no/such/folder", check=False)
 
-    assert (missing.exit_code, missing.reason) == (127, "no-such-program: not found")
-    assert (folder.exit_code, folder.reason) == (127, "/no/such/folder: not found")
-    assert (slow.exit_code, slow.reason) == (143, "timed out after 0.05 s")
+    assert found == expected
+    assert (missing.exit_code, missing.reason) == (127, "/no/such/folder: not found")
 
 
 @pytest.mark.every_loop

@@ -163,7 +163,8 @@ async def test_a_final_status_gets_through_after_one_refusal(
     kinds = some(REFUSALS | BUSY)
     if setting.client != "own":
         kinds = {name: kinds[name] for name in list(kinds)[:: amount(3, 1)]}
-    ends = await run_jobs(server, {name: first(1, respond(kinds[name])) for name in kinds})
+    choices = {name: first(1, respond(kinds[name])) for name in kinds}
+    ends = await run_jobs(server, choices, grace=30.0)
     assert ends == all_done(kinds)
 
 
@@ -171,7 +172,8 @@ async def test_a_final_status_gets_through_after_one_refusal(
 @pytest.mark.long
 async def test_a_final_status_gets_through_after_some_refusals(server: ServerHandle) -> None:
     kinds = some(REFUSALS)
-    ends = await run_jobs(server, {name: first(3, respond(kinds[name])) for name in kinds})
+    choices = {name: first(3, respond(kinds[name])) for name in kinds}
+    ends = await run_jobs(server, choices, grace=30.0)
     assert ends == all_done(kinds)
 
 
@@ -489,3 +491,4 @@ async def test_a_text_that_the_server_cannot_keep_does_not_end_the_lease(
             proxy.choose = lambda _: None
             job.progress(0.6, "frame \N{CLAPPER BOARD}")
             await until(lambda: shown(server, job.id) == "x (60 %, frame \N{CLAPPER BOARD})")
+    assert server.inspector.job(job.id)["status"] == "done"

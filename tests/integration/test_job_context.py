@@ -30,7 +30,7 @@ from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .relay import Relay, Send, cut_off
-from .waiting import cancelled_after, until
+from .waiting import cancelled_after, shows, until
 
 
 async def fetch(session: AsyncSession, job_id: str) -> Job:
@@ -419,10 +419,7 @@ async def test_progress_shows_while_the_job_runs(
     async with job_context(session, description="Render") as job:
         job.progress(0.25, "encoding")
 
-        async def is_shown() -> bool:
-            return (await fetch(other, job.id)).description == "Render (25 %, encoding)"
-
-        await until(is_shown)
+        assert await shows(other, job, "Render (25 %, encoding)")
 
 
 async def test_track_reports_each_item(session: AsyncSession, other: AsyncSession) -> None:

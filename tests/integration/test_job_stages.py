@@ -21,15 +21,15 @@ async def test_reports_inside_of_a_stage_are_about_the_stage(
     async with job_context(session, description="Publish", interval=0.01) as job:
         encode, upload = job.stage("encode", weight=3), job.stage("upload")
         async with encode:
-            await shows(other, job, "Publish (0 %, encode)")
+            assert await shows(other, job, "Publish (0 %, encode)")
             assert [each async for each in job.track([1, 2])] == [1, 2]
-            await shows(other, job, "Publish (75 %, encode: 2 of 2)")
+            assert await shows(other, job, "Publish (75 %, encode: 2 of 2)")
             job.progress(0.5, "again")
-            await shows(other, job, "Publish (38 %, encode: again)")
-        await shows(other, job, "Publish (75 %)")
+            assert await shows(other, job, "Publish (38 %, encode: again)")
+        assert await shows(other, job, "Publish (75 %)")
         async with upload:
             await job.attach(b"x" * 4096, name="a.bin", report_progress=True)
-            await shows(other, job, "Publish (100 %, upload: uploaded 4.0 KiB of 4.0 KiB)")
+            assert await shows(other, job, "Publish (100 %, upload: uploaded 4.0 KiB of 4.0 KiB)")
 
 
 async def test_each_task_has_its_stage(session: AsyncSession, other: AsyncSession) -> None:
@@ -50,9 +50,9 @@ async def test_each_task_has_its_stage(session: AsyncSession, other: AsyncSessio
         async with anyio.create_task_group() as group:
             for number in range(4):
                 group.start_soon(in_turn, number, events[number], events[number + 1])
-            await shows(other, job, "Render (50 %, sh040: 1 of 2)")
+            assert await shows(other, job, "Render (50 %, sh040: 1 of 2)")
             all_shown.set()
-        await shows(other, job, "Render (100 %)")
+        assert await shows(other, job, "Render (100 %)")
 
 
 async def test_stages_may_be_nested_and_passed_on(
@@ -63,7 +63,7 @@ async def test_stages_may_be_nested_and_passed_on(
             async with job.stage("sh010") as shot:
                 shot.progress(0.5, "frame 12")
                 assert (render.fraction, shot.fraction) == (0.25, 0.5)
-                await shows(other, job, "Publish (12 %, render: sh010: frame 12)")
+                assert await shows(other, job, "Publish (12 %, render: sh010: frame 12)")
             assert render.fraction == 0.5
             with render.stage("sh020"):
                 pass
@@ -71,7 +71,7 @@ async def test_stages_may_be_nested_and_passed_on(
         assert "render" in repr(render)
         job.fail("looked at")
 
-    await shows(other, job, "Publish (50 %) - failed: looked at")
+    assert await shows(other, job, "Publish (50 %) - failed: looked at")
 
 
 async def test_a_stage_with_a_total_tracks_what_has_no_length(
@@ -81,12 +81,12 @@ async def test_a_stage_with_a_total_tracks_what_has_no_length(
         async with job.stage("frames", total=4) as frames:
             async for frame in job.track(iter(range(3))):
                 if frame == 2:
-                    await shows(other, job, "Render (25 %, frames: 2 of 4)")
-        await shows(other, job, "Render (50 %)")
+                    assert await shows(other, job, "Render (25 %, frames: 2 of 4)")
+        assert await shows(other, job, "Render (50 %)")
         frames.progress(0.1, "late")
         assert frames.fraction == 1
         job.message = "after it"
-        await shows(other, job, "Render (50 %, after it)")
+        assert await shows(other, job, "Render (50 %, after it)")
 
 
 async def test_a_stage_that_fails_leaves_its_text(
@@ -99,7 +99,7 @@ async def test_a_stage_that_fails_leaves_its_text(
                 job.progress(0.5, "frame 12")
                 raise ZeroDivisionError
 
-    await shows(other, job, "Publish (25 %, encode: frame 12) - failed: ZeroDivisionError")
+    assert await shows(other, job, "Publish (25 %, encode: frame 12) - failed: ZeroDivisionError")
 
 
 async def test_a_stage_may_be_entered_again_inside_of_itself(
@@ -113,10 +113,10 @@ async def test_a_stage_may_be_entered_again_inside_of_itself(
         with first, first, second, first:
             outer.progress(0.5)
             inner.progress(0.5)
-            await shows(other, outer, "outer (50 %)")
-            await shows(other, inner, "inner (25 %, first)")
+            assert await shows(other, outer, "outer (50 %)")
+            assert await shows(other, inner, "inner (25 %, first)")
         assert (first.fraction, second.fraction) == (1, 1)
-        await shows(other, inner, "inner (100 %)")
+        assert await shows(other, inner, "inner (100 %)")
 
 
 async def test_a_stage_ends_when_it_is_left_for_the_last_time(
@@ -128,9 +128,9 @@ async def test_a_stage_ends_when_it_is_left_for_the_last_time(
             with frames:
                 job.advance()
             assert frames.fraction == 0.5
-            await shows(other, job, "Render (25 %, frames: 1 of 2)")
+            assert await shows(other, job, "Render (25 %, frames: 1 of 2)")
             job.advance()
-        await shows(other, job, "Render (50 %)")
+        assert await shows(other, job, "Render (50 %)")
 
 
 async def test_a_stage_is_of_its_own_job(session: AsyncSession, other: AsyncSession) -> None:
@@ -140,8 +140,8 @@ async def test_a_stage_is_of_its_own_job(session: AsyncSession, other: AsyncSess
             async with inner.stage("part"):
                 outer.message = "busy"
                 inner.message = "busy too"
-                await shows(other, outer, "outer (0 %, first: busy)")
-                await shows(other, inner, "inner (50 %, part: busy too)")
+                assert await shows(other, outer, "outer (0 %, first: busy)")
+                assert await shows(other, inner, "inner (50 %, part: busy too)")
 
 
 async def test_stages_that_make_no_sense_are_one_warning(

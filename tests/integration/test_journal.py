@@ -277,6 +277,7 @@ async def test_entries_of_dead_processes_are_settled_once_a_locked_file_can_be_r
             await until(lambda: journal_of(session) == "failing")
             database.execute("ROLLBACK")
             await until(lambda: server.inspector.job(job.id)["status"] == "failed")
+    assert entries(path) == {}
 
 
 async def test_a_disk_that_hangs_is_not_waited_for(

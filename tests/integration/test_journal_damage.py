@@ -255,6 +255,7 @@ async def test_all_sessions_go_on_with_the_new_file_and_entries_of_the_dead_are_
         expected = {job.id, another.id, dead.id}
         await until(lambda: list(path.parent.glob("*.damaged-*")))
         await until(lambda: found_after_a_kill(path) == expected)
+    assert set(entries(path)) == {dead.id}
 
 
 # Rows

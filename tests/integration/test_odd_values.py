@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,10 @@ async def beside(session: AsyncSession, server: ServerHandle) -> AsyncIterator[R
     """Run a Job that must notice nothing: it reports progress before and after, and is done."""
     async with job_context(session, description="beside", interval=0.01) as job:
         job.progress(0.25)
-        await shows(session, job, "beside (25 %)")
+        assert await shows(session, job, "beside (25 %)")
         yield job
         job.progress(0.75)
-        await shows(session, job, "beside (75 %)")
+        assert await shows(session, job, "beside (75 %)")
     assert server.inspector.job(job.id)["status"] == "done"
 
 
@@ -184,7 +185,7 @@ async def test_a_value_that_cannot_be_shown_ends_nothing(
             job.description = TextOfAnotherKind("Render")
             job.message = None
             job.progress(0.5, TextOfAnotherKind("frame 5"))
-            await shows(session, job, "Render (50 %, frame 5)")
+            assert await shows(session, job, "Render (50 %, frame 5)")
             job.finish(TextOfAnotherKind("well"))
         assert server.inspector.job(job.id)["description"] == "Render - well"
 
@@ -204,7 +205,7 @@ async def test_a_message_that_blocks_blocks_no_other_thread(
         group.start_soon(anyio.to_thread.run_sync, lambda: job.progress(0.5, Blocking()))  # type: ignore[arg-type]
         await begun.wait()
         job.progress(0.6)
-        await shows(session, job, "beside (60 %)")
+        assert await shows(session, job, "beside (60 %)")
         go_on.set()
 
 
@@ -316,7 +317,7 @@ async def test_a_fault_in_the_background_ends_its_own_piece_of_work(
     async def end() -> None:
         async with job_context(session, description="ends", interval=0.01) as ending:
             ending.progress(0.5)
-            await shows(session, ending, "ends (50 %)")
+            assert await shows(session, ending, "ends (50 %)")
             planned.append(kind)
         assert server.inspector.job(ending.id)["status"] == "done"
         assert not planned
@@ -333,8 +334,34 @@ async def test_a_fault_in_the_background_ends_its_own_piece_of_work(
                     planned.append(kind)
                     await work()
                 job.progress(0.6)
-                await shows(session, job, "beside (60 %)")
+                assert await shows(session, job, "beside (60 %)")
                 await until(lambda: entries(path) == {job.id: None})
+
+
+def interrupted(
+    server: ServerHandle, run: Callable[..., object], interrupt: Callable[[], object]
+) -> tuple[str, str]:
+    """Run a Job, and interrupt a request in its background; return how the Job ended."""
+    ids = list[str]()
+
+    async def main() -> None:
+        async with connected(server) as session, job_context(session, interval=0.01) as job:
+            ids.append(job.id)
+
+            async def pass_on(request: WireRequest, send: Send) -> WireResponse:
+                relay.end()
+                interrupt()
+                return await send(request)
+
+            relay = Relay(session, pass_on)
+            job.progress(0.5)
+            await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    (job_id,) = ids
+    found = server.inspector.job(job_id)
+    return found["status"], found["description"]
 
 
 # A task of anyio that is cancelled before its first turn leaves a coroutine that was never awaited;
@@ -344,50 +371,20 @@ def test_an_interruption_in_the_background_interrupts_the_program_and_fails_its_
     server: ServerHandle,
 ) -> None:
     """As when Ctrl-C is pressed for the second time: it arrives in whatever code runs then."""
-    ids = list[str]()
 
-    async def main() -> None:
-        async with connected(server) as session, job_context(session, interval=0.01) as job:
-            ids.append(job.id)
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-            async def interrupt(request: WireRequest, send: Send) -> WireResponse:
-                relay.end()
-                raise KeyboardInterrupt
-
-            relay = Relay(session, interrupt)
-            job.progress(0.5)
-            await anyio.sleep_forever()
-
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(main())
-    (job_id,) = ids
-    assert server.inspector.job(job_id)["status"] == "failed"
+    status, _ = interrupted(server, lambda main: asyncio.run(main()), interrupt)
+    assert status == "failed"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 def test_ctrl_c_that_arrives_in_background_work_of_trio_is_for_the_program(
     server: ServerHandle,
 ) -> None:
-    ids = list[str]()
-
-    async def main() -> None:
-        async with connected(server) as session, job_context(session, interval=0.01) as job:
-            ids.append(job.id)
-
-            async def interrupted(request: WireRequest, send: Send) -> WireResponse:
-                relay.end()
-                signal.raise_signal(signal.SIGINT)
-                return await send(request)
-
-            relay = Relay(session, interrupted)
-            job.progress(0.5)
-            await anyio.sleep_forever()
-
-    with pytest.raises(KeyboardInterrupt):
-        trio.run(main)
-    (job_id,) = ids
-    found = server.inspector.job(job_id)
-    assert (found["status"], found["description"]) == ("failed", "50 % - failed: interrupted")
+    ended = interrupted(server, trio.run, partial(signal.raise_signal, signal.SIGINT))
+    assert ended == ("failed", "50 % - failed: interrupted")
 
 
 class Raising(logging.Handler):
@@ -457,6 +454,7 @@ async def test_a_log_handler_may_ask_for_the_health_of_the_session(
             await until(lambda: "failing" in seen)
         finally:
             logging.getLogger("aioftrackjobs").removeHandler(handler)
+    assert set(seen) <= {"working", "failing"}
 
 
 @pytest.mark.parametrize("function", ["sleep", "chance"])
@@ -631,30 +629,29 @@ async def test_an_odd_error_is_the_one_that_comes_out_and_fails_its_job_alone(
     async with beside(session, server):
         for name, (make, text) in ERRORS.items():
             with case(name):
-                await fail_by(make(), text, session, server)
+                error = make()
+                job_id, caught = await failed_by(error, session)
+                assert caught is error
+                free_causes(error)
+                found = server.inspector.job(job_id)
+                assert found["status"] == "failed"
+                assert found["description"].startswith("Odd - failed: ")
+                assert text in found["description"]
+                content = server.inspector.content(found["attachments"][0]["id"])
+                assert text.encode() in content
+                assert b"Error" in content
+                assert len(content) < 1_000_000
 
 
-async def fail_by(error: Exception, text: str, session: AsyncSession, server: ServerHandle) -> None:
-    """Raise *error* in the block of a Job, and find *text* in the Job and in its attachment."""
+async def failed_by(error: Exception, session: AsyncSession) -> tuple[str, BaseException | None]:
+    """Raise *error* in the block of a Job; return its id, and the error that comes out."""
     caught: BaseException | None = None
     try:
         async with job_context(session, description="Odd") as job:
             raise error
     except BaseException as exc:  # noqa: BLE001 - whatever comes out
         caught = exc
-    assert caught is error
-    found = server.inspector.job(job.id)
-    assert found["status"] == "failed"
-    assert found["description"].startswith("Odd - failed: ")
-    assert text in found["description"]
-    (link,) = await session.query(
-        "select component_id from JobComponent where job_id is {id}", id=job.id
-    ).all()
-    content = server.inspector.content(link["component_id"])
-    assert text.encode() in content
-    assert b"Error" in content
-    assert len(content) < 1_000_000
-    free_causes(error)
+    return job.id, caught
 
 
 def free_causes(error: BaseException) -> None:

@@ -37,7 +37,7 @@ async def test_a_worker_thread_reports(session: AsyncSession, other: AsyncSessio
 
     async with job_context(session, description="Copy", interval=0.01) as job:
         await run_sync(copy, job.progress)
-        await shows(other, job, "Copy (50 %, copying)")
+        assert await shows(other, job, "Copy (50 %, copying)")
 
 
 @pytest.mark.every_loop
@@ -48,7 +48,7 @@ async def test_a_thread_without_an_event_loop_reports(
         thread = threading.Thread(target=job.progress, args=(0.25, "alone"))
         thread.start()
         thread.join()
-        await shows(other, job, "Copy (25 %, alone)")
+        assert await shows(other, job, "Copy (25 %, alone)")
 
 
 @pytest.mark.every_loop
@@ -56,9 +56,9 @@ async def test_a_portal_reports(session: AsyncSession, other: AsyncSession) -> N
     async with job_context(session, description="Copy", interval=0.01) as job:
         async with anyio.from_thread.BlockingPortal() as portal:
             await run_sync(partial(portal.call, job.progress, 0.25))
-            await shows(other, job, "Copy (25 %)")
+            assert await shows(other, job, "Copy (25 %)")
         await run_sync(partial(anyio.from_thread.run_sync, job.progress, 0.5))
-        await shows(other, job, "Copy (50 %)")
+        assert await shows(other, job, "Copy (50 %)")
 
 
 def _in_a_portal_of_its_own(job: RunningJob) -> None:
@@ -72,7 +72,7 @@ async def test_a_task_of_another_event_loop_reports(
 ) -> None:
     async with job_context(session, description="Copy", interval=0.01) as job:
         await run_sync(_in_a_portal_of_its_own, job)
-        await shows(other, job, "Copy (75 %)")
+        assert await shows(other, job, "Copy (75 %)")
 
 
 def _call_soon(job: RunningJob) -> None:
@@ -109,7 +109,7 @@ async def test_a_callback_of_the_event_loop_reports(
 ) -> None:
     async with job_context(session, description="Copy", interval=0.01) as job:
         start(job)
-        await shows(other, job, "Copy (50 %)")
+        assert await shows(other, job, "Copy (50 %)")
 
 
 @pytest.mark.asyncio_only
@@ -126,7 +126,7 @@ async def test_a_protocol_of_a_subprocess_reports(
         transport, _ = await asyncio.get_running_loop().subprocess_exec(
             Output, *program, stdin=None, stderr=None
         )
-        await shows(other, job, "Encode (40 %, ffmpeg)")
+        assert await shows(other, job, "Encode (40 %, ffmpeg)")
         transport.close()
 
 
@@ -149,7 +149,7 @@ async def test_a_signal_handler_reports_while_the_event_loop_waits(
             await run_sync(partial(signal.pthread_kill, threading.main_thread().ident or 0, 10))
 
         await send()
-        await shows(other, job, "Copy (50 %)")
+        assert await shows(other, job, "Copy (50 %)")
 
 
 @pytest.mark.every_loop
@@ -314,7 +314,7 @@ async def test_what_is_no_progress_is_one_warning(
             job.progress(0.25)
             for _ in range(3):
                 job.progress(done, "on", total=total)
-            await shows(other, job, f"{name} (25 %, on)")
+            assert await shows(other, job, f"{name} (25 %, on)")
 
         warnings = [record for record in caplog.records if record.levelname == "WARNING"]
         assert len(warnings) == 1, name
@@ -355,7 +355,7 @@ async def test_any_number_is_progress(
         name = f"{done!r} of {total!r}"
         async with job_context(session, description=name, interval=0.01) as job:
             job.progress(done, total=total)
-            await shows(other, job, f"{name} ({text})")
+            assert await shows(other, job, f"{name} ({text})")
 
         assert "WARNING" not in caplog.text, name
 
@@ -364,9 +364,9 @@ async def test_numbers_of_numpy_are_progress(session: AsyncSession, other: Async
     numpy = pytest.importorskip("numpy")
     async with job_context(session, description="Copy", interval=0.01) as job:
         job.progress(numpy.float32(0.5))
-        await shows(other, job, "Copy (50 %)")
+        assert await shows(other, job, "Copy (50 %)")
         job.progress(numpy.int64(3), total=numpy.array(4))
-        await shows(other, job, "Copy (75 %)")
+        assert await shows(other, job, "Copy (75 %)")
 
 
 async def test_an_amount_without_a_total_is_shown_as_it_is(
@@ -375,12 +375,12 @@ async def test_an_amount_without_a_total_is_shown_as_it_is(
     async with job_context(session, description="Copy", interval=0.01) as job:
         for number in range(46):
             job.progress(number, "frames")
-        await shows(other, job, "Copy (45, frames)")
+        assert await shows(other, job, "Copy (45, frames)")
         found = await other.get(Job, job.id)
         assert found is not None
         assert "progress" not in json.loads(found["data"])
         job.progress(0.5)
-        await shows(other, job, "Copy (50 %)")
+        assert await shows(other, job, "Copy (50 %)")
 
     assert caplog.text.count("without a total") == 1
 
@@ -400,7 +400,7 @@ async def test_any_message_is_shown(session: AsyncSession, other: AsyncSession) 
     for message, shown in MESSAGES:
         async with job_context(session, description="Copy", interval=0.01) as job:
             job.progress(0.5, message)
-            await shows(other, job, f"Copy ({shown})")
+            assert await shows(other, job, f"Copy ({shown})")
 
 
 async def test_texts_of_any_length_still_travel(session: AsyncSession, other: AsyncSession) -> None:
@@ -488,7 +488,7 @@ async def test_code_that_outlives_a_block_reports_on_the_job_around_it(
                 group.start_soon(outlive)
             has_ended.set()
             await has_reported.wait()
-        await shows(other, outer, "outer (50 %, after all)")
+        assert await shows(other, outer, "outer (50 %, after all)")
 
     assert await description_of(other, inner) == "inner"
 
@@ -540,13 +540,13 @@ async def test_a_callback_of_an_upload_finds_the_job(
 
     async with job_context(session, description="Publish", interval=0.01) as job:
         await session.create_component(b"x" * 100_000, name="a.bin", progress=job.progress)
-        await shows(other, job, "Publish (100 %)")
+        assert await shows(other, job, "Publish (100 %)")
         component = await session.create_component(b"x" * 100_000, name="a.bin", progress=show)
-        await shows(other, job, "Publish (100 %, uploading)")
+        assert await shows(other, job, "Publish (100 %, uploading)")
         job.progress(0)
-        await shows(other, job, "Publish (0 %)")
+        assert await shows(other, job, "Publish (0 %)")
         await session.download(component, tmp_path / "a.bin", progress=show)
-        await shows(other, job, "Publish (100 %, uploading)")
+        assert await shows(other, job, "Publish (100 %, uploading)")
 
 
 @pytest.mark.every_client

@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 import anyio
+import ftrack_api
+import ftrack_api.event.base
 import pytest
 from anyio.to_thread import run_sync
 from pydantic import BaseModel, Field
@@ -18,8 +20,11 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.testing import Restart
 
 from ..amounts import amount
+from .conftest import Official
 from .settings import connected
 from .waiting import until
+
+pytestmark = pytest.mark.own_client  # httpx-aiohttp has no event hub
 
 #: Launches that are under way when the server restarts.
 LAUNCHES = amount(20, 200)
@@ -29,15 +34,20 @@ class Delivery(BaseModel):
     quality: int = Field(80, ge=1, le=100)
 
 
+def handlers_of(session: AsyncSession) -> set[str]:
+    """Return the names of the handlers of actions."""
+    return {each.__name__ for each in session.events._handlers} & {"discover", "launch"}
+
+
 @asynccontextmanager
 async def served(session: AsyncSession, actions: Actions, **options: Any) -> AsyncIterator[None]:
     async with anyio.create_task_group() as group:
         group.start_soon(partial(actions.serve, session, **options))
-        await until(lambda: len(session.events._handlers) >= 2)
+        await until(lambda: len(handlers_of(session)) == 2)
         await session.events.ready()
         yield
         group.cancel_scope.cancel()
-    assert not session.events._handlers
+    assert handlers_of(session) == set()
 
 
 async def jobs_of(session: AsyncSession) -> list[Job]:
@@ -78,6 +88,37 @@ async def test_an_action_is_found_filled_in_launched_and_reported(
     (job,) = await jobs_of(other)
     assert (job.status, job.description) == ("done", "Deliver - client - comp in 40 %")
     assert job["user"]["username"] == server.api_user
+
+
+@pytest.mark.asyncio_only
+async def test_the_official_client_gets_items_and_results(
+    session: AsyncSession, official: Official
+) -> None:
+    actions = Actions()
+
+    @actions.action("Count", job=None)
+    async def count(launch: Launch) -> str:
+        return f"{len(launch.selected)} selected"
+
+    def ask(client: Any) -> list[Any]:
+        replies = list[Any]()
+        client.event_hub.connect()
+        selection = [{"entityType": "task", "entityId": "a"}]
+        for topic, data in (("discover", {}), ("launch", {"actionIdentifier": "count"})):
+            event = ftrack_api.event.base.Event(
+                topic=f"ftrack.action.{topic}", data={**data, "selection": selection}
+            )
+            seen = len(replies)
+            client.event_hub.publish(event, on_reply=lambda each: replies.append(each["data"]))
+            while len(replies) == seen:
+                client.event_hub.wait(0.05)
+        return replies
+
+    async with served(session, actions):
+        found, result = await official.run(ask)
+
+    assert found == {"items": [{"label": "Count", "actionIdentifier": "count"}]}
+    assert result == {"success": True, "message": "1 selected"}
 
 
 async def test_a_hundred_discoveries_at_once_get_one_reply_each(
@@ -152,4 +193,4 @@ async def test_serving_ends_with_a_typed_error_and_checks_its_arguments(
     async with AsyncSession(server.url, "wrong", server.api_user) as refused:
         with pytest.raises(AuthenticationError):
             await actions.serve(refused)
-    assert not session.events._handlers
+    assert handlers_of(session) == set()

@@ -247,9 +247,9 @@ async def test_a_final_status_before_which_the_job_cannot_be_read_leaves_the_dat
         assert others.lost() == {}
 
 
-async def queued(server: ServerHandle, other: AsyncSession) -> Entity:
-    """Create a queued Job of the user of the sessions."""
-    job = other.create("Job", {"status": "queued", "data": json.dumps({"description": "x"})})
+async def created(server: ServerHandle, other: AsyncSession, status: str, **data: Any) -> Entity:
+    """Create a Job of the user of the sessions."""
+    job = other.create("Job", {"status": status, "data": json.dumps(data)})
     job["user"] = await other.query(f'User where username is "{server.api_user}"').one()
     await other.commit()
     return job
@@ -260,7 +260,7 @@ async def test_a_job_that_exists_begins_anew_if_that_fails(
     server: ServerHandle, other: AsyncSession, fault: str
 ) -> None:
     others = Others(server, other)
-    job = await queued(server, other)
+    job = await created(server, other, "queued", description="x")
     async with watching(server) as session:
         Faults(session, others, in_turn(fault, fault))
         async with job_context(session, job=job["id"]):
@@ -274,7 +274,7 @@ async def test_a_claim_that_fails_is_made_anew(
     server: ServerHandle, other: AsyncSession, fault: str
 ) -> None:
     others = Others(server, other)
-    job = await queued(server, other)
+    job = await created(server, other, "queued", description="x")
     async with watching(server) as session:
         Faults(session, others, in_turn(fault, fault))
         claimed = await session.claim_job("Job")
@@ -373,9 +373,7 @@ async def test_recover_fails_a_job_anew_and_says_that_it_has(
 ) -> None:
     others = Others(server, other)
     lease = {"holder": "h", **ELSEWHERE._asdict(), "until": "2020-01-01T00:00:00+00:00"}
-    job = other.create("Job", {"status": "running", "data": json.dumps({"lease": lease})})
-    job["user"] = await other.query(f'User where username is "{server.api_user}"').one()
-    await other.commit()
+    job = await created(server, other, "running", lease=lease)
     async with watching(server) as session:
         Faults(session, others, in_turn(fault, fault))
         recovery = await recover(session)

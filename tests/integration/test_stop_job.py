@@ -87,6 +87,7 @@ async def test_a_job_of_the_same_session_stops_at_once(server: ServerHandle) -> 
                 await anyio.sleep_forever()
 
 
+@pytest.mark.own_client
 async def test_an_event_stops_a_job_of_another_session_at_once(server: ServerHandle) -> None:
     patient = replace(SELDOM, job_read_interval=0.05)
     async with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,10 +25,11 @@ from aioftrackjobs import (
     SessionStateError,
     job_context,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.testing import Refuse
 
-from .outages import relayed
+from .outages import OUTAGES, Outage, relayed
 from .settings import QUICK, connected
 from .waiting import until
 
@@ -133,6 +135,7 @@ async def test_a_job_of_the_same_session_wakes_its_waiters_at_once(server: Serve
 
 
 @pytest.mark.every_loop
+@pytest.mark.own_client
 async def test_an_event_wakes_waiters_before_the_next_poll(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -168,6 +171,31 @@ async def test_a_watch_gives_each_change_until_all_have_ended(
         (True, "failed", "a - failed: x", 0.5),
         (False, None, None, None),
     ]
+
+
+@pytest.mark.asyncio_only
+async def test_a_cancelled_step_of_a_watch_loses_no_change(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    """A cancellation by asyncio itself reaches a task that was just woken; anyio spares it."""
+    async with connected(server, timings=SELDOM) as session, anyio.create_task_group() as group:
+        job, poll = await new_job(session), session._jobs.poll
+        watch = session.watch(job)
+        assert (await anext(watch)).status == "running"
+        step = asyncio.ensure_future(anext(watch))
+        await until(lambda: poll._watched)
+        await end(other, job)
+        poll._watched[job.id].note_read({"status": "done", "data": None})
+        step.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+
+        async def wake() -> None:
+            await until(lambda: poll._watched)
+            poll.wake([job.id])
+
+        group.start_soon(wake)
+        assert [state.status async for state in watch] == ["done"]
 
 
 async def test_a_loop_that_ends_early_leaves_no_poll(session: AsyncSession) -> None:
@@ -227,8 +255,15 @@ async def test_pauses_grow_until_a_change(server: ServerHandle, other: AsyncSess
         await until(lambda: not poll._is_running)
 
 
-async def test_waiters_outlast_an_outage(server: ServerHandle, other: AsyncSession) -> None:
-    async with relayed(server.url) as line, connected(server, line.url) as session:
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_waiters_outlast_an_outage(
+    server: ServerHandle, other: AsyncSession, outage: Outage
+) -> None:
+    timings = replace(QUICK, job_poll_limit=0.3)
+    async with (
+        relayed(server.url) as line,
+        connected(server, line.url, timings=timings, retry=NO_RETRIES) as session,
+    ):
         job = await new_job(session)
         async with anyio.create_task_group() as group, anyio.create_task_group() as waiting:
             states: list[JobState] = []
@@ -238,8 +273,8 @@ async def test_waiters_outlast_an_outage(server: ServerHandle, other: AsyncSessi
 
             waiting.start_soon(wait)
             await until(lambda: session._jobs.poll._last_read > 0)
-            await line.begin("refuses")
-            await until(lambda: session.health.failing_since)
+            await line.begin(outage)
+            await until(lambda: session._jobs.poll._failures)
             assert (await job.wait(timeout=0.05)).status == "running"
             await end(other, job)
             await line.end(group)

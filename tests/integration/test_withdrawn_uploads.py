@@ -142,6 +142,7 @@ async def test_a_server_that_never_responds_delays_no_cancellation(studio: Studi
 
         Relay(session, hang)
         await cancel_upload(session, gone.is_set)
+    assert gone.is_set()
 
 
 @pytest.mark.parametrize("kind", [ConnectError, TransportError])

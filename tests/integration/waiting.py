@@ -38,8 +38,12 @@ async def description_of(session: AsyncSession, job: Job | RunningJob) -> str | 
     return found.description
 
 
-async def shows(session: AsyncSession, job: Job | RunningJob, text: str) -> None:
-    """Wait until the server has *text* as the description of *job*."""
+async def shows(session: AsyncSession, job: Job | RunningJob, text: str) -> bool:
+    """Wait until the server has *text* as the description of *job*; return that it has.
+
+    Raises:
+        AssertionError: It has another one after 20 seconds.
+    """
     seen: list[str | None] = []
 
     async def is_shown() -> bool:
@@ -51,6 +55,7 @@ async def shows(session: AsyncSession, job: Job | RunningJob, text: str) -> None
     except TimeoutError:
         assert seen == [text]
         raise
+    return True
 
 
 @asynccontextmanager

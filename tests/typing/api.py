@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, assert_type
 from uuid import UUID
@@ -10,6 +10,7 @@ from uuid import UUID
 import httpx
 import httpx2
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+from pydantic import BaseModel
 
 from aioftrackjobs import (
     ArgumentError,
@@ -20,6 +21,7 @@ from aioftrackjobs import (
     InvalidValueError,
     Job,
     JobComponent,
+    JobState,
     JobStatus,
     Location,
     RecoveredJob,
@@ -33,6 +35,16 @@ from aioftrackjobs import (
     recover,
     shutdown_on_signals,
     testing,
+)
+from aioftrackjobs.actions import Actions, Launch, LaunchOutcome, stop_my_jobs
+from aioftrackjobs.events import (
+    ActionLaunch,
+    AttributeChange,
+    EntityChange,
+    Event,
+    Gap,
+    Lagged,
+    UpdateEvent,
 )
 
 
@@ -149,6 +161,54 @@ async def jobs(session: AsyncSession) -> None:
     def plain() -> None: ...
 
 
+async def waiting(session: AsyncSession, job: Job) -> None:
+    assert_type(await job.wait(timeout=3), JobState)
+    assert_type(await session.wait_for([job, "id", UUID(int=1)], timeout=3.5), list[JobState])
+    assert_type(await session.wait_for(job), list[JobState])
+    assert_type(await session.wait_for(await session.query("Job").of(Job).all()), list[JobState])
+    await session.wait_for(3)  # type: ignore[arg-type]
+    async for state in session.watch(["a", job]):
+        assert_type(state, JobState)
+        assert_type(state.status, JobStatus | str | None)
+        assert_type(state.entity, Job | None)
+    assert_type(await session.stop_job(job, "wrong shot", by="maya"), JobState)
+
+
+class Delivery(BaseModel):
+    quality: int = 80
+
+
+async def served(session: AsyncSession) -> None:
+    actions = Actions()
+
+    async def codecs(launch: Launch) -> list[tuple[str, str]]:
+        return [("a", "A")]
+
+    async def is_here(launch: Launch) -> bool:
+        return launch.user is not None
+
+    @actions.action("Deliver", on=[Job, "Task"], roles={"Artist"}, choices={"codec": codecs})
+    async def deliver(launch: Launch, form: Delivery, job: RunningJob) -> str:
+        assert_type(await launch.selection(Job), list[Job])
+        assert_type(await launch.selection("Task", "name"), list[Entity])
+        assert_type(launch.user, User | None)
+        async with launch.as_user() as own:
+            assert_type(own, AsyncSession)
+        return "done"
+
+    @actions.action("Quick", job=None, discover=is_here, unique="selection")
+    async def quick() -> None: ...
+
+    actions.action("Here", discover=lambda launch: len(launch.selected) > 1)(quick)
+    actions.action("Twice", unique="twice")(quick)  # type: ignore[arg-type]
+    assert_type(await quick(), None)
+    actions.include(stop_my_jobs)
+    outcome = await actions.launch_for_test(session, "deliver", selection=[("Task", "id")])
+    assert_type(outcome, LaunchOutcome)
+    assert_type(outcome.job, JobState | None)
+    await actions.serve(session, concurrency=4)
+
+
 async def chaos(server: testing.FtrackServer) -> None:
     """What tests with faults write."""
     server.faults.inject(testing.Drop(applied=True), on="writes", times=2)
@@ -173,3 +233,33 @@ async def daemons() -> None:
         for job in recovery.failed:
             assert_type(job, RecoveredJob)
             assert_type(job.verdict, Verdict)
+
+
+async def events(session: AsyncSession) -> None:
+    async with session.events.subscribe(UpdateEvent, queue=10, overflow="raise") as updates:
+        async for item in updates:
+            assert_type(item, UpdateEvent | Gap | Lagged)
+            if isinstance(item, UpdateEvent):
+                assert_type(item.changes, list[EntityChange])
+                assert_type(item.changes[0].attributes["status_id"], AttributeChange)
+    async with session.events.subscribe("topic=a", where=lambda event: bool(event.data)) as some:
+        assert_type(await anext(some), Event | Gap | Lagged)
+    session.events.subscribe("topic=a", overflow="block")  # type: ignore[call-overload]
+
+    @session.events.on(UpdateEvent, concurrency=4, key=lambda event: event.user.id)
+    async def update(event: UpdateEvent) -> None: ...
+
+    @session.events.on("topic=a", on_gap=lambda gap: gap.since.year)
+    def other(event: Event) -> dict[str, int]:
+        return {"n": 1}
+
+    assert_type(other(Event(topic="a")), dict[str, int])
+
+    @session.events.on(ActionLaunch)  # type: ignore[arg-type]
+    async def wrong(event: UpdateEvent) -> None: ...
+
+    assert_type(await session.events.publish("a", {"n": 1}, timeout=5), str)
+    assert_type(await session.events.request("a"), Event)
+    async for reply in session.events.request_many("a", count=2):
+        assert_type(reply, Event)
+    assert_type(session.health.events.connected_since, datetime | None)

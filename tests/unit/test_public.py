@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 import aioftrackjobs
-from aioftrackjobs import devserver, errors, recovery, testing
+from aioftrackjobs import actions, devserver, errors, recovery, testing
 from aioftrackjobs.config import retry
 from aioftrackjobs.errors import FtrackJobsError
 
@@ -80,7 +80,7 @@ def test_the_package_imports_without_any_extra() -> None:
 
 def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
     """Yield all public functions, classes and methods of this package."""
-    for module in (aioftrackjobs, testing, devserver, recovery, retry):
+    for module in (aioftrackjobs, actions, testing, devserver, recovery, retry):
         for name in getattr(module, "__all__", vars(module)):
             found = getattr(module, name)
             if not callable(found) or not str(found.__module__).startswith("aioftrackjobs"):

@@ -154,10 +154,11 @@ class Dispatcher:
         with ExitStack() as kept_files, transaction as entered:
             request = ApiRequest(self._services, entered, caller, completions, cap.meter())
             _check_user(request, writes=writes)
-            results = [
-                action.run(request, operation)
-                for action, operation in zip(actions, operations, strict=True)
-            ]
+            results = []
+            for action, operation in zip(actions, operations, strict=True):
+                if not writes:
+                    clock.check()
+                results.append(action.run(request, operation))
             if writes:
                 request.batch.join_caller()
                 request.batch.finish()

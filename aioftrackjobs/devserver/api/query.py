@@ -31,6 +31,8 @@ _SEARCHED = (
     "content",
     "comment",
 )
+#: Terms of a search: more than people write.
+_MOST_TERMS = 100
 #: Characters of an expression that is parsed before it is the turn of its request.
 _LONG = 8 * 1024
 #: Attributes that name the context of an entity; the first that its type has counts.
@@ -50,7 +52,10 @@ def run_search(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     query = _searched_query(request, operation)
     entity_type = request.services.model.type(query.entity_type)
     narrowed = [query.criteria] if query.criteria is not None else []
-    narrowed += [_term(entity_type, term) for term in _texts(operation, "terms")]
+    terms = _texts(operation, "terms")
+    if len(terms) > _MOST_TERMS:
+        raise ValidationError(f"A search takes {_MOST_TERMS} terms at most, not {len(terms)}.")
+    narrowed += [_term(entity_type, term) for term in terms]
     narrowed += _within(request, entity_type, operation)
     object_types = _texts(operation, "object_type_ids")
     if object_types:
@@ -164,7 +169,7 @@ def _found(request: ApiRequest, query: ast.Query) -> dict[str, Any]:
 
 def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     model, transaction = request.services.model, request.transaction
-    compiler = Compiler(model, transaction.tables, transaction.clock.check)
+    compiler = Compiler(model, transaction.tables, transaction.clock)
     selection = select(model, query)
     columns = selection.columns(model)
     statement = compiler.select(query, columns)
@@ -180,8 +185,7 @@ def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
             "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
         )
     transaction = request.transaction
-    model, check = request.services.model, transaction.clock.check
-    compiler = Compiler(model, transaction.tables, check)
+    compiler = Compiler(request.services.model, transaction.tables, transaction.clock)
     statement, names = compiler.select_groups(query)
     found, more = _page(query, transaction.fetch(statement))
     return [dict(zip(names, row, strict=True)) for row in found], more

@@ -41,11 +41,12 @@ def change_role(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     user_id = _existing(request, operation, "User", "user_id")
     role_id = _existing(request, operation, "SecurityRole", "role_id")
     held = request.transaction.read(_USER_ROLE, {"user_id": user_id, "security_role_id": role_id})
-    if action.endswith("_project"):
+    adds = action == "add_user_security_role"
+    if action.endswith("_project") or (adds and operation.get("project_id") is not None):
         _change_projects(request, operation, held)
-    elif action == "add_user_security_role":
+    elif adds:
         if held is None:
-            everywhere = operation.get("all_open_projects", "project_id" not in operation)
+            everywhere = operation.get("all_open_projects", True)
             values = {"user_id": user_id, "security_role_id": role_id}
             _create(request, _USER_ROLE, values | {"is_all_open_projects": everywhere})
     elif held is None:
@@ -64,7 +65,7 @@ def _change_projects(
 ) -> None:
     """Let the user have the role on one more project, or one less."""
     project_id = _existing(request, operation, "Project", "project_id")
-    grants = operation["action"].startswith("grant")
+    grants = not operation["action"].startswith("revoke")
     if held is None:
         if not grants:
             raise EntityNotFoundError("The user does not have this role.")

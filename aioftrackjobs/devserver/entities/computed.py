@@ -47,11 +47,9 @@ class FileUrls:
 
     def compute(self, entity_type: EntityType, name: str, row: Mapping[str, Any]) -> Any:
         """Return the computed value *name* of the entity in *row*; None where there is none."""
-        component_ids = [row.get(source) for source in sources_of(entity_type, name)]
-        if not component_ids or component_ids[0] is None:
-            return None
-        _, action, entry = FILE_URLS[name]
-        return {entry: self.address(action, component_ids[0])}
+        key, action, entry = FILE_URLS.get(name, ("", "", ""))
+        component_id = row.get(key) if key in entity_type.attributes else None
+        return None if component_id is None else {entry: self.address(action, component_id)}
 
     def address(self, action: str, component_id: str) -> str:
         """Return the address that does *action*, ``get`` or ``thumbnail``, with one file."""

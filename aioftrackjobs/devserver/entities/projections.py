@@ -83,7 +83,7 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
         if step.name == "id" and not rest:
             return  # a type with another key, such as Setting; keys are always sent
         raise entity_type.unknown(step.name)
-    if entity_type.document["properties"][step.name].get("restricted_projection"):
+    if entity_type.document["properties"].get(step.name, {}).get("restricted_projection"):
         raise ValidationError(f"'{step.name}' of {entity_type.name} cannot be selected.")
     relation = entity_type.relations.get(step.name)
     if relation is None:

@@ -103,7 +103,8 @@ class Serializer:
         self, relation: Relation, below: Selection, row: Row, loaded: Loaded
     ) -> list[Entity] | Entity | None:
         by_key, further = loaded.related[relation.name]
-        rows = by_key.get(tuple(row[start] for start in start_columns(relation)), [])
+        starts = start_columns(relation) if by_key else ()
+        rows = by_key.get(tuple(row[start] for start in starts), [])
         if relation.many:
             return [self.entity(below, each, further) for each in rows]
         return self.entity(below, rows[0], further) if rows else None

@@ -103,27 +103,16 @@ class Actions:
         raise TimeoutError(f"no client has replied to the launch of {name!r} in {timeout:g} s")
 
     def _selection(self, selection: Iterable[Any]) -> list[dict[str, Any]]:
-        return [self._selected(each) for each in selection]
+        return [self._selected(each) for each in map(selected, selection)]
 
-    def _selected(self, entity: Any) -> dict[str, Any]:
-        name: Any
-        own_id: Any
-        match entity:
-            case {"entityId": _, "entityType": _}:
-                return dict(entity)
-            case (str() as name, own_id):
-                pass
-            case {"__entity_type__": str() as name, "id": own_id}:
-                pass
-            case _:
-                name, own_id = getattr(entity, "entity_type", None), getattr(entity, "id", None)
-                own_id = entity["id"] if own_id is None and isinstance(entity, Mapping) else own_id
-        known = self._model.types.get(str(name))
-        if known is None or not own_id:
-            raise ValueError(
-                f"a selection has entities, or pairs of entity type and id, but not {entity!r}"
-            )
-        return {"entityId": str(own_id), "entityType": known.table_name}
+    def _selected(self, entity: Mapping[str, Any] | tuple[str, str]) -> dict[str, Any]:
+        if isinstance(entity, Mapping):
+            return dict(entity)
+        name, own_id = entity
+        known = self._model.types.get(name)
+        if known is None:
+            raise _no_entity(entity)
+        return {"entityId": own_id, "entityType": known.table_name}
 
     def _ask(
         self, topic: str, data: Event, user: str | None, timeout: float, *, every: bool
@@ -172,3 +161,32 @@ class Actions:
         data = event.get("data")
         if isinstance(data, dict):
             self.messages.append(data)
+
+
+def selected(entity: Any) -> Mapping[str, Any] | tuple[str, str]:
+    """Return an entry of a selection as an event has it, or as the type and the id of an entity.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    name: Any
+    own_id: Any
+    match entity:
+        case {"entityId": _, "entityType": _}:
+            return dict(entity)
+        case (str() as name, own_id):
+            pass
+        case {"__entity_type__": str() as name, "id": own_id}:
+            pass
+        case _:
+            name, own_id = getattr(entity, "entity_type", None), getattr(entity, "id", None)
+            own_id = entity["id"] if own_id is None and isinstance(entity, Mapping) else own_id
+    if not name or not own_id:
+        raise _no_entity(entity)
+    return str(name), str(own_id)
+
+
+def _no_entity(entity: Any) -> ValueError:
+    return ValueError(
+        f"a selection has entities, or pairs of entity type and id, but not {entity!r}"
+    )

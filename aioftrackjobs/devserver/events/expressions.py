@@ -55,11 +55,13 @@ class Expression:
         matches: Whether it is true of an event or of a subscriber.
         equal: Values, by field, that everything has of which it is true.
         depth: How deeply conditions are nested.
+        size: How many conditions there are.
     """
 
     matches: Callable[[Any], bool]
     equal: Mapping[str, str]
     depth: int = 1
+    size: int = 1
 
 
 @lru_cache(maxsize=512)
@@ -121,7 +123,8 @@ def _join(operands: tuple[Expression, ...], equal: Mapping[str, str], *, every: 
                 return not every
         return every
 
-    return Expression(matches, equal, 1 + max(operand.depth for operand in operands))
+    depth = 1 + max(operand.depth for operand in operands)
+    return Expression(matches, equal, depth, sum(operand.size for operand in operands))
 
 
 @v_args(inline=True)
@@ -138,7 +141,9 @@ class _Builder(Transformer[Token, Any]):
         return _join(operands, equal, every=True)
 
     def negated(self, operand: Expression) -> Expression:
-        return Expression(lambda candidate: not operand.matches(candidate), {}, operand.depth + 1)
+        matches = operand.matches
+        depth, size = operand.depth + 1, operand.size
+        return Expression(lambda candidate: not matches(candidate), {}, depth, size)
 
     def condition(self, field: Token, sign: Token, value: str) -> Expression:
         return _compile(str(field), str(sign), value)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -32,6 +32,8 @@ _MOST_SESSIONS = 10_000
 _LONGEST_TURN = 10.0
 #: Bytes of a waiting frame beside its text.
 _BARE = 64
+#: Conditions in the target of an event, which is tested against many subscribers.
+_LONGEST_TARGET = 20
 
 
 class Connection:
@@ -82,6 +84,11 @@ class Subscriber:
     description: Event
     subscription: Expression
 
+    @property
+    def cost(self) -> int:
+        """About how many conditions of it an event is tested against."""
+        return 1 + self.subscription.size - len(self.subscription.equal)
+
 
 class _Index:
     """Subscribers, found by the values that their subscriptions need.
@@ -128,6 +135,7 @@ class EventHub:
         self._sessions: dict[str, str] = {}
         self._index = _Index()
         self._by_id = defaultdict[str, set[Subscriber]](set)
+        self._costs = Counter[str]()
         self._observers = defaultdict[str, list[Callable[[Event], None]]](list)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections = 0
@@ -262,6 +270,11 @@ class EventHub:
         if len(connection.subscribers) >= self._limits.subscriptions:
             raise ValueError(f"A connection takes {self._limits.subscriptions} subscriptions.")
         subscriber = Subscriber(connection, description, parse(text))
+        if self._costs[connection.username] + subscriber.cost > self._limits.conditions:
+            raise ValueError(
+                f"The subscriptions of a user take {self._limits.conditions} conditions."
+            )
+        self._costs[connection.username] += subscriber.cost
         connection.subscribers[own_id] = subscriber
         self._index.add(subscriber)
         self._by_id[own_id].add(subscriber)
@@ -269,6 +282,7 @@ class EventHub:
     def _remove(self, subscriber: Subscriber) -> None:
         own_id = subscriber.description["id"]
         del subscriber.connection.subscribers[own_id]
+        self._costs[subscriber.connection.username] -= subscriber.cost
         self._index.remove(subscriber)
         self._by_id[own_id].discard(subscriber)
         if not self._by_id[own_id]:
@@ -282,6 +296,8 @@ class EventHub:
             found = self._index.candidates(event)
             return [each for each in found if each.subscription.matches(event)]
         target = parse(text)
+        if target.size > _LONGEST_TARGET:
+            raise ValueError(f"A target takes {_LONGEST_TARGET} conditions at most.")
         own_id = target.equal.get("id")
         # Replies name the one subscriber that they are for.
         some = self._index.candidates(event) if own_id is None else self._by_id.get(own_id, ())

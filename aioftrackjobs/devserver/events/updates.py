@@ -109,6 +109,8 @@ class UpdateEvents:
         if event_type is None or own_id is None or own_id.type != "integer":
             return
         last, now = transaction.highest(event_type.root, {}, "id") or 0, now_text()
+        if not isinstance(last, int):  # the schemas have types with texts as ids in this table
+            return
         for number, entity in enumerate(entities, last + 1):
             project = entity["parents"][-1]["entityId"] if entity["parents"] else None
             row = {

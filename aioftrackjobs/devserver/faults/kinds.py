@@ -97,7 +97,7 @@ def matcher_of(on: On) -> Matcher:
         raise ValueError(f"no requests are called {on!r}; there are: {known}") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fault:
     """The base of all faults.
 
@@ -116,7 +116,7 @@ class Fault:
         return request.kind in self.kinds if self.kinds else request.kind not in _SENT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refuse(Fault):
     """The batch is refused with an error of the server, and nothing of it is done.
 
@@ -131,7 +131,7 @@ class Refuse(Fault):
     text: str = "Refused by an injected fault."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BadGateway(Fault):
     """A proxy responds in the server's place, with an error that is not JSON.
 
@@ -147,7 +147,7 @@ class BadGateway(Fault):
         _check(500 <= self.status <= 599, "status must be from 500 to 599")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HtmlPage(Fault):
     """An HTML page replaces the response, such as a proxy's login form.
 
@@ -163,7 +163,7 @@ class HtmlPage(Fault):
         _check(200 <= self.status <= 599, "status must be from 200 to 599")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TooManyRequests(Fault):
     """The server limits the rate: status 429 and the header ``Retry-After``.
 
@@ -178,7 +178,7 @@ class TooManyRequests(Fault):
         _check(self.retry_after >= 0, "retry_after must not be negative")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hang(Fault):
     """No response comes, until the client gives up."""
 
@@ -186,7 +186,7 @@ class Hang(Fault):
     applied: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Drop(Fault):
     """The connection is closed without a response; with *on* ``events``, in place of an event."""
 
@@ -195,7 +195,7 @@ class Drop(Fault):
     applied: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Truncate(Fault):
     """The request is run, and the connection is closed in the middle of the response.
 
@@ -210,7 +210,7 @@ class Truncate(Fault):
         _check(0 <= self.kept < 1, "kept must be from 0 to less than 1")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Delay(Fault):
     """The request takes longer; with *on* ``events``, an event and those after it.
 
@@ -229,7 +229,7 @@ class Delay(Fault):
         _check(self.seconds >= 0, "seconds must not be negative")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Throttle(Fault):
     """The bodies of request and response pass slowly.
 
@@ -244,7 +244,7 @@ class Throttle(Fault):
         _check(self.rate > 0, "rate must be more than 0")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Corrupt(Fault):
     """One byte of the request's body arrives changed."""
 
@@ -252,7 +252,7 @@ class Corrupt(Fault):
     on: ClassVar[Named] = "uploads"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NotAtomic(Fault):
     """A batch that the server refuses is applied up to the refused operation.
 
@@ -264,7 +264,7 @@ class NotAtomic(Fault):
     on: ClassVar[Named] = "writes"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Restart(Fault):
     """The server is restarted: all connections with running requests are closed.
 
@@ -281,7 +281,7 @@ class Restart(Fault):
         _check(self.seconds >= 0, "seconds must not be negative")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Duplicate(Fault):
     """An event is sent twice to one client."""
 
@@ -290,7 +290,7 @@ class Duplicate(Fault):
     kinds: ClassVar[frozenset[RequestKind]] = frozenset({"event"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reorder(Fault):
     """An event is sent to one client after the next one, or with the next heartbeat."""
 
@@ -299,7 +299,7 @@ class Reorder(Fault):
     kinds: ClassVar[frozenset[RequestKind]] = frozenset({"event"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StopHeartbeats(Fault):
     """One client gets no more heartbeats on its connection."""
 
@@ -308,7 +308,7 @@ class StopHeartbeats(Fault):
     kinds: ClassVar[frozenset[RequestKind]] = frozenset({"heartbeat"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LosePower(Fault):
     """The server's process is killed, as by ``kill -9``; only for a process of its own."""
 
@@ -322,24 +322,7 @@ def _check(holds: bool, problem: str) -> None:  # noqa: FBT001 - a condition, no
 
 
 #: All of them, as options list them.
-FAULTS: tuple[type[Fault], ...] = (
-    Refuse,
-    BadGateway,
-    HtmlPage,
-    TooManyRequests,
-    Hang,
-    Drop,
-    Truncate,
-    Delay,
-    Throttle,
-    Corrupt,
-    NotAtomic,
-    Restart,
-    Duplicate,
-    Reorder,
-    StopHeartbeats,
-    LosePower,
-)
+FAULTS: tuple[type[Fault], ...] = tuple(Fault.__subclasses__())
 
 
 @dataclass(frozen=True, slots=True)

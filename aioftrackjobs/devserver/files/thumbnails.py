@@ -23,8 +23,8 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 def picture_of(path: Path, size: int, *, keeps_png: bool = False) -> tuple[bytes, str]:
     """Return a picture of the image in a file that fits into *size* pixels, and its type.
 
-    It is never larger than the image. An image with transparency becomes a PNG, others a JPEG; if
-    *keeps_png*, every PNG becomes one.
+    It is never larger than the image, and a JPEG; if *keeps_png*, a PNG or an image with
+    transparency becomes a PNG.
 
     Raises:
         EntityNotFoundError: If the file holds no image, or one that is too big.
@@ -50,7 +50,7 @@ def _made(image: Any, operations: Any, size: int, *, keeps_png: bool) -> tuple[b
     image.draft("RGB", (size, size))
     upright = operations.exif_transpose(image)
     upright.thumbnail((size, size))
-    is_png = upright.has_transparency_data or (keeps_png and image.format == "PNG")
+    is_png = keeps_png and (upright.has_transparency_data or image.format == "PNG")
     written = io.BytesIO()
     if is_png:
         mode = "RGBA" if upright.has_transparency_data else "RGB"

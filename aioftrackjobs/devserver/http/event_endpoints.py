@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import anyio
+from anyio.lowlevel import checkpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -77,6 +78,7 @@ class EventEndpoints:
             if text.startswith("0:"):
                 return
             self._engine.hub.receive(connection, text)
+            await checkpoint()  # those of other clients come first when one sends very many
 
     async def _beat(self, connection: Connection) -> None:
         while True:

@@ -11,11 +11,11 @@ import html
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import anyio
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from aioftrackjobs.devserver.api_errors import InvalidCredentialsError, RequestError
+from aioftrackjobs.devserver.bodies import read_body
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.trusted import is_trusted
@@ -66,14 +66,7 @@ class LoginPage:
         return parts.scheme in {"http", "https"} and name != "" and is_trusted(name, self._hosts)
 
     async def _form(self, request: Request) -> dict[str, str]:
-        body = b""
-        with anyio.move_on_after(_SECONDS) as time:
-            async for piece in request.stream():
-                body += piece
-                if len(body) > _LARGEST:
-                    raise RequestError("The form is too big.", status=413)
-        if time.cancelled_caught:
-            raise self._engine.limits.too_slow()
+        body = await read_body(request, _LARGEST, seconds=_SECONDS, idle=_SECONDS)
         form = dict(parse_qsl(body.decode("utf-8", "replace")))
         return {name: form.get(name, "") for name in ("api_user", "api_key")}
 

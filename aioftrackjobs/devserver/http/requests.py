@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import Scope
 
 from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import ApiError
 from aioftrackjobs.devserver.auth import Credentials
+from aioftrackjobs.devserver.bodies import read_body
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.faults.connections import READ
 from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, DatabaseThread, Slot, is_big
@@ -90,22 +91,4 @@ class BatchReader:
 
     async def _body(self, request: Request) -> bytes:
         limits = self._limits
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > limits.request:
-            raise limits.request_too_big()
-        chunks, size, more = list[bytes](), 0, True
-        ends_at = anyio.current_time() + limits.body
-        with anyio.move_on_at(min(ends_at, anyio.current_time() + limits.idle)) as time:
-            while more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunk, more = message.get("body", b""), message.get("more_body", False)
-                size += len(chunk)
-                if size > limits.request:
-                    raise limits.request_too_big()
-                chunks.append(chunk)
-                time.deadline = min(ends_at, anyio.current_time() + limits.idle)
-        if more:
-            raise limits.too_slow()
-        return b"".join(chunks)
+        return await read_body(request, limits.request, seconds=limits.body, idle=limits.idle)

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aioftrackjobs.devserver.api_errors import RequestError
 from aioftrackjobs.devserver.http.responses import error_response
 
+#: How the origins of pages with a host begin.
+_PAGES = ("http://", "https://")
 #: Ends of names that are in no public DNS (RFC 6761).
 _RESERVED = (".localhost", ".test")
 
@@ -55,7 +57,7 @@ class TrustedMiddleware:
         if not self._is_trusted(host) and not _is_address(host):
             return f"This server is not called '{host}'"
         if origin is not None:
-            name = _name_of(origin)
+            name = _name_of(origin) if origin.startswith(_PAGES) else _UNREADABLE
             if name != host and not self._is_trusted(name):
                 return f"Pages of '{origin}' must not call this server"
         return None

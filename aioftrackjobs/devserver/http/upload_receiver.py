@@ -17,6 +17,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
 from aioftrackjobs.devserver.api_errors import RequestError, TransferError
+from aioftrackjobs.devserver.bodies import too_slow
 from aioftrackjobs.devserver.files.storage import IncomingFile
 from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, check_digest
 from aioftrackjobs.devserver.limits import Limits
@@ -139,7 +140,7 @@ async def _pieces_of(request: Request, limits: Limits) -> AsyncGenerator[bytes, 
             with anyio.fail_after(min(limits.idle, ends_at - anyio.current_time())):
                 piece = await anext(stream, None)
         except TimeoutError:
-            raise limits.too_slow() from None
+            raise too_slow(limits.idle) from None
         if piece is None:
             return
         ends_at += len(piece) / _SLOWEST

@@ -26,6 +26,7 @@ from aioftrackjobs.devserver.api_errors import (
     RequestError,
 )
 from aioftrackjobs.devserver.auth import Identity
+from aioftrackjobs.devserver.bodies import read_body
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.pages.rendering import html_response
 
@@ -36,7 +37,9 @@ Run: TypeAlias = Callable[..., Awaitable[Any]]
 #: Seconds that a log-in lasts.
 _LASTING = 30 * 24 * 3600
 #: Bytes of a form, and its fields.
-_LARGEST_FORM, _MOST_FIELDS = 256 * 1024, 3000
+_LARGEST_FORM, _LARGEST_LOG_IN, _MOST_FIELDS = 256 * 1024, 16 * 1024, 3000
+#: Seconds that one may take to arrive.
+_SECONDS = 10.0
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -104,7 +107,9 @@ class Access:
                 _refuse_other_pages(request)
                 await self._recognize(visit)
                 if request.method == "POST":
-                    visit.form = await _form_of(request)
+                    is_known = visit.identity is not None
+                    largest = _LARGEST_FORM if is_known else _LARGEST_LOG_IN
+                    visit.form = await _form_of(request, largest)
                 if visit.identity is None and not is_public:
                     response = _log_in_page(visit)
                 elif request.method == "POST" and not is_public and not _has_token(visit):
@@ -237,12 +242,8 @@ def _has_token(visit: Visit) -> bool:
     return hmac.compare_digest(visit.field("token").encode(), visit.token.encode())
 
 
-async def _form_of(request: Request) -> dict[str, list[str]]:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _LARGEST_FORM:
-            raise RequestError(f"A form takes {_LARGEST_FORM} bytes at most.", 413)
+async def _form_of(request: Request, largest: int) -> dict[str, list[str]]:
+    body = await read_body(request, largest, seconds=_SECONDS, idle=_SECONDS)
     try:
         return parse_qs(
             body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"

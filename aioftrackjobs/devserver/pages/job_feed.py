@@ -24,8 +24,6 @@ from aioftrackjobs.devserver.store.change_log import Change
 
 #: Changes that are remembered; a page that has missed more gets all rows.
 _KEPT = 5000
-#: Seconds after which the ends of leases are looked for again, in case clocks are set.
-_LONGEST_TIMER = 60.0
 #: Keys of a Job's data that only who runs it writes; a change shows that it is alive.
 _SIGNS = ("lease", "progress", "description")
 _ALL = "select id, status, user_id from Job"
@@ -62,8 +60,6 @@ class JobFeed:
         self._is_loaded = False
         self._early: list[Sequence[Change]] = []
         self._resets = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._next_end: datetime | None = None
         self._looked_at = datetime.now(UTC)
         self._clear()
 
@@ -138,6 +134,7 @@ class JobFeed:
                 for changes in self._early:
                     self._apply(changes)
                 self._is_loaded = True
+            self._note_ends()
 
     def _read(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         rows, running = (from_json(self._engine.query(each)) for each in (_ALL, _RUNNING))
@@ -210,31 +207,13 @@ class JobFeed:
         self.jobs[own_id].until = until
         if until is not None:
             self._leased.add(own_id)
-            if until > self._looked_at:
-                self._watch(until)
 
-    def _watch(self, until: datetime) -> None:
-        """Let the end of a lease count as a change of its Job."""
-        if self._loop is None or (self._next_end is not None and self._next_end <= until):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._next_end = until
-        seconds = (until - datetime.now(UTC)).total_seconds()
-        self._timer = self._loop.call_later(min(seconds, _LONGEST_TIMER), self._look_for_ends)
-
-    def _look_for_ends(self) -> None:
-        before, now = self._looked_at, datetime.now(UTC)
-        self._timer, self._next_end, self._looked_at = None, None, now
-        left = list[datetime]()
+    def _note_ends(self) -> None:
+        """Let the ends of leases since the last look count as changes of their Jobs."""
+        before, self._looked_at = self._looked_at, datetime.now(UTC)
         for own_id, until in self._leases():
-            if until > now:
-                left.append(until)
-            elif until > before:
+            if before < until <= self._looked_at:
                 self._changed(own_id)
-        if left:
-            self._watch(min(left))
-        self._streams.wake()
 
 
 def data_of(text: object) -> dict[str, Any]:

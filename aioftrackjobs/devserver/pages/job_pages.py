@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+import anyio
 from anyio.to_thread import run_sync
 from pydantic_core import from_json, to_json
 from starlette.responses import FileResponse, RedirectResponse, Response
@@ -20,6 +21,9 @@ from aioftrackjobs.devserver.pages.job_feed import JobFeed
 from aioftrackjobs.devserver.pages.rendering import html
 from aioftrackjobs.devserver.pages.streams import Streams
 from aioftrackjobs.protocol.query import quote_list
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 WHAT = "An ftrack server for development and tests, by aioftrackjobs."
 NEXT = (
@@ -41,6 +45,8 @@ class JobPages:
         self._run = run
         self._streams = streams
         self._feed = JobFeed(engine, run, streams)
+        self._rendering = anyio.CapacityLimiter(1)  # several would take the time of all requests
+        self._rows: dict[str, tuple[tuple[Any, ...], Markup]] = {}
 
     async def start(self, visit: Visit) -> Response:
         """Show the Jobs to browsers; say to others what this server is."""
@@ -54,9 +60,10 @@ class JobPages:
         page = partial(
             visit.page,
             "jobs.html",
-            jobs=found,
-            alive=self._alive(found),
-            older=self._older(wanted, found) if has_older else None,
+            rendered=await self._rendered(found),
+            older=urlencode({**wanted.query(), "start": wanted.start + jobs.MOST_ROWS})
+            if has_older
+            else "",
             most=jobs.MOST_ROWS,
             next=NEXT,
             base_url=str(request.base_url).rstrip("/"),
@@ -64,7 +71,7 @@ class JobPages:
             failed=_count(request.query_params.get("lost", "")),
             **tools,
         )
-        return await run_sync(page)
+        return await run_sync(page, limiter=self._rendering)
 
     async def stream(self, visit: Visit) -> Response:
         """Send the rows that change."""
@@ -90,22 +97,32 @@ class JobPages:
             some = ids if some is None else ids & some
         found, _ = await self._run(jobs.rows, self._engine, wanted, some)
         tools = await self._tools(wanted)
+        gone = (ids or set()) - {job.id for job in found}
+        return {
+            "rows": await self._rendered(found),
+            "gone": [f"job-{each}" for each in sorted(gone)],
+            "is_all": ids is None,
+            "parts": [html("rows.html", "job_tools", **tools, token=token)],
+        }
+
+    async def _rendered(self, found: list[jobs.JobRow]) -> list[Markup]:
+        """Return the rows of Jobs in HTML; those of other pages are used again."""
         alive = self._alive(found)
 
-        def render() -> dict[str, Any]:
-            rendered = [
-                html("rows.html", "job_row", job=job, alive_at=alive.get(job.id)) for job in found
-            ]
-            return {
-                "rows": rendered,
-                "gone": [
-                    f"job-{each}" for each in sorted((ids or set()) - {job.id for job in found})
-                ],
-                "is_all": ids is None,
-                "parts": [html("rows.html", "job_tools", **tools, token=token)],
-            }
+        def render() -> list[Markup]:
+            if len(self._rows) > 2 * jobs.MOST_ROWS:
+                self._rows.clear()
+            rendered: list[Markup] = []
+            for job in found:
+                shown = (job, job.state, alive.get(job.id))
+                known, row = self._rows.get(job.id, (None, None))
+                if row is None or known != shown:
+                    row = html("rows.html", "job_row", job=job, alive_at=shown[2])
+                    self._rows[job.id] = shown, row
+                rendered.append(row)
+            return rendered
 
-        return await run_sync(render)
+        return await run_sync(render, limiter=self._rendering)
 
     def _some(self, wanted: jobs.Filter) -> set[str] | None:
         """Return the ids among which the Jobs of a filter are; None for all."""
@@ -130,11 +147,6 @@ class JobPages:
     def _alive(self, found: list[jobs.JobRow]) -> dict[str, Any]:
         known = self._feed.jobs
         return {job.id: known[job.id].alive_at for job in found if job.id in known}
-
-    @staticmethod
-    def _older(wanted: jobs.Filter, found: list[jobs.JobRow]) -> str | None:
-        last = found[-1].created_at if found else None
-        return f"/?{urlencode(wanted.query(before=last.isoformat()))}" if last else None
 
     async def show(self, visit: Visit) -> Response:
         """Show one Job."""

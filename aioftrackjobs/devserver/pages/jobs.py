@@ -14,7 +14,7 @@ from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import EntityNotFoundError, RequestError
 from aioftrackjobs.devserver.auth import Identity
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.pages.job_feed import data_of, time_of, until_of
+from aioftrackjobs.devserver.pages.job_feed import data_of, until_of
 from aioftrackjobs.protocol.query import quote, quote_list
 from aioftrackjobs.protocol.values import decode_tagged
 
@@ -44,29 +44,29 @@ class Filter:
         user: A user name; all if empty.
         status: One of :data:`STATUSES`; all if empty.
         text: What a Job must show somewhere.
-        before: The page has Jobs that were created before this time; the latest if empty.
+        start: How many later Jobs are on earlier pages.
     """
 
     user: str = ""
     status: str = ""
     text: str = ""
-    before: str = ""
+    start: int = 0
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Filter:
         """Return the filter in the query of an address; what is not known is left out."""
         status = query.get("status", "")
-        before = time_of(query.get("before"))
+        start = query.get("start", "")
         return cls(
             query.get("user", ""),
             status if status in STATUSES else "",
             query.get("q", "").strip(),
-            f"{before:%Y-%m-%dT%H:%M:%S}" if before else "",
+            int(start) if re.fullmatch("[0-9]{1,9}", start) else 0,
         )
 
     def query(self, **changes: str) -> dict[str, str]:
         """Return the query of its address, with *changes*."""
-        fields = {"user": self.user, "status": self.status, "q": self.text, "before": self.before}
+        fields = {"user": self.user, "status": self.status, "q": self.text}
         return {name: value for name, value in (fields | changes).items() if value}
 
     def criteria(self) -> list[str]:
@@ -77,8 +77,6 @@ class Filter:
         if self.status:
             status = "running" if self.status == "lost" else self.status
             found.append(f"status is {quote(status)}")
-        if self.before:
-            found.append(f"created_at < {quote(self.before)}")
         if self.text:
             pattern = quote(f"%{_ODD.sub('%', self.text)}%")
             paths = ("data", "id", "type", "user.username", "job_components.component.name")
@@ -170,7 +168,7 @@ def rows(
         criteria.append(f"id in {quote_list(sorted(ids))}")
     where = f" where {' and '.join(criteria)}" if criteria else ""
     order = " order by created_at descending"
-    query = f"{_SELECT}{where}{order} limit {MOST_ROWS + 1}"
+    query = f"{_SELECT}{where}{order} offset {wanted.start} limit {MOST_ROWS + 1}"
     found = [_row(entity) for entity in from_json(engine.query(query))[0]["data"]]
     return [row for row in found[:MOST_ROWS] if wanted.matches(row)], len(found) > MOST_ROWS
 
@@ -264,7 +262,7 @@ def _attachment(component: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stop_job(engine: Engine, identity: Identity, job_id: str, reason: str) -> None:
-    """Write a stop request into a Job (docs/jobs.md); a queued one fails at once.
+    """Write a stop request into a Job (docs/jobs.md); one that nobody runs fails at once.
 
     Raises:
         EntityNotFoundError: If there is no such Job.
@@ -278,7 +276,7 @@ def stop_job(engine: Engine, identity: Identity, job_id: str, reason: str) -> No
         raise RequestError(f"A reason takes {LONGEST_REASON} characters, not {len(reason)}.", 422)
     stop = {"by": identity.username, "at": _now(), **({"reason": reason} if reason else {})}
     data = {**_kept(job), "stop": stop}
-    if job.status == "queued":  # nobody would read it
+    if job.state in ("queued", "lost"):  # nobody would read it
         why = f"stopped by {identity.username}{f': {reason}' if reason else ''}"
         _update(engine, identity, {job_id: {"status": "failed", "data": _failed(data, why)}})
     else:
@@ -298,7 +296,6 @@ def fail_lost(engine: Engine, identity: Identity, wanted: Filter, ids: Collectio
         host, at = lease.get("host"), f"{job.until:%Y-%m-%d %H:%M:%S} UTC"
         note = {"holder": lease.get("holder"), "at": _now(), "by": f"{identity.username}:page"}
         data = {**_kept(job), "recovered": note}
-        del data["lease"]
         why = f"worker process ended unexpectedly on {host} at {at}"
         changes[job.id] = {"status": "failed", "data": _failed(data, why)}
     _update(engine, identity, changes)
@@ -314,7 +311,8 @@ def _failed(data: dict[str, Any], reason: str) -> dict[str, Any]:
     text = data.get("description") or ""
     base = data.get("base_description", text)
     described = f"{text} - failed: {reason}" if text else f"failed: {reason}"
-    return {**data, "base_description": base, "description": described}
+    kept = {name: value for name, value in data.items() if name != "lease"}
+    return {**kept, "base_description": base, "description": described}
 
 
 def _update(engine: Engine, identity: Identity, changes: Mapping[str, Mapping[str, Any]]) -> None:

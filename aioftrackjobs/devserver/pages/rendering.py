@@ -15,6 +15,7 @@ from aioftrackjobs.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _SIZES = ("B", "KB", "MB", "GB", "TB")
@@ -40,17 +41,15 @@ def _environment() -> Environment:
     return environment
 
 
-def html(template: str, block: str | None = None, **values: Any) -> str:
-    """Return a page, or the macro *block* of a template with *values* as its arguments."""
-    found = _environment().get_template(template)
-    if block is None:
-        return found.render(values)
-    return str(getattr(found.module, block)(**values))
+def html(template: str, macro: str, **values: Any) -> Markup:
+    """Return a part of a page: the macro of a template, with *values* as its arguments."""
+    found: Markup = getattr(_environment().get_template(template).module, macro)(**values)
+    return found
 
 
 def html_response(template: str, status: int, **values: Any) -> Response:
     """Return the response with a page."""
-    return HTMLResponse(html(template, **values), status)
+    return HTMLResponse(_environment().get_template(template).render(values), status)
 
 
 def ago(time: datetime | None, now: datetime | None = None) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from time import monotonic
 from typing import Any, TypeAlias
 
 import anyio
@@ -22,11 +23,12 @@ from aioftrackjobs.devserver.api_errors import ApiError, BusyError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a stream says that it is alive, so that the end of a browser is noticed.
-_BEAT = 15.0
-#: Seconds between two updates of a page: changes that come together are sent together. With many
-#: pages it is longer, so that they never take more than a part of the server's time.
-_PAUSE, _PAUSE_FOR_EACH = 0.1, 0.01
+#: Seconds after which a stream looks for what changes by time alone, as leases end. It also sends
+#: something, so that the end of a browser is noticed.
+_BEAT = 2.0
+#: Seconds between two updates of a page: changes that come together are sent together. It is longer
+#: by a multiple of what an update takes, so that many pages take a small part of the server's time.
+_PAUSE, _SHARE = 0.1, 5
 #: Seconds after which a browser may try again if there were too many.
 _RETRY_AFTER = 5
 
@@ -88,12 +90,13 @@ class Streams:
     async def _events(self, step: Step, position: str) -> AsyncIterator[bytes]:
         yield b"retry: 1000\n\n"
         while not self._is_closed:
-            changed = self._changed
+            changed, began = self._changed, monotonic()
             try:
                 position, update = await step(position)
             except ApiError as error:  # the browser connects again
                 logger.info("a page is not kept up to date any more: %s", error)
                 return
+            took = monotonic() - began
             if update is not None:
                 yield b"id: %b\ndata: %b\n\n" % (position.encode(), to_json(update))
             with anyio.move_on_after(_BEAT) as beat:
@@ -101,7 +104,7 @@ class Streams:
             if beat.cancelled_caught:
                 yield b":\n\n"
             elif not self._is_closed:
-                await anyio.sleep(_PAUSE + _PAUSE_FOR_EACH * self._open)
+                await anyio.sleep(_PAUSE + _SHARE * took)
 
 
 class _Stream(StreamingResponse):

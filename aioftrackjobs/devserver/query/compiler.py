@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver.api_errors import ValidationError
+from aioftrackjobs.devserver.limits import Clock, unlimited
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.aggregates import Groups
 from aioftrackjobs.devserver.query.binder import Binder, BoundPath, Hop
@@ -29,6 +30,11 @@ from aioftrackjobs.devserver.store.tables import ROW
 
 #: SQLite refuses expressions nested deeper than 1000; clients write long flat lists.
 _WIDEST = 100
+#: Conditions in a query, and as how many each relation counts: SQL of more takes seconds to make,
+#: in which nothing can interrupt SQLAlchemy.
+_MOST_CONDITIONS, _RELATION = 4000, 5
+#: Conditions of a query that keeps other requests waiting.
+_FAST = 500
 #: Comparisons with the same paths that become a list.
 _GROUPED = 10
 
@@ -43,12 +49,25 @@ class Compiler:
         self,
         model: Model,
         tables: Mapping[str, sa.TableClause],
-        check_time: Callable[[], None] = lambda: None,
+        clock: Clock = unlimited,
     ) -> None:
-        self._check_time = check_time
+        self._clock = clock
+        self._left = _MOST_CONDITIONS
         self._model = model
         self._tables = tables
         self._binder = Binder(model)
+
+    def _count(self, conditions: int) -> None:
+        """Check the time, and that there are not too many conditions."""
+        self._clock.check()
+        self._left -= conditions
+        if self._left < _MOST_CONDITIONS - _FAST and self._clock.is_short:
+            raise self._clock.error()
+        if self._left < 0:
+            raise ValidationError(
+                f"A query takes {_MOST_CONDITIONS} conditions at most; a relation counts as "
+                f"{_RELATION}, a list after 'in' as one."
+            )
 
     def _scope(self, query: ast.Query) -> Scope:
         """Return the scope of the entities that *query* selects."""
@@ -106,7 +125,7 @@ class Compiler:
 
     def _bind_value(self, path: ast.Path, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
         """Return the attribute and the column of *path*, for sorting, grouping and subqueries."""
-        self._check_time()
+        self._count(_RELATION * len(path))
         bound = self._binder.value(scope.entity_type, path)
 
         def follow(hops: Sequence[Hop], at: Scope) -> sa.ColumnElement[Any]:
@@ -117,7 +136,7 @@ class Compiler:
         return bound.attribute, follow(bound.hops, scope)
 
     def _condition(self, expression: ast.Expression, scope: Scope) -> Condition:
-        self._check_time()
+        self._count(1)
         match expression:
             case ast.And(operands=operands):
                 return _joined("AND", [self._condition(each, scope) for each in operands])
@@ -140,6 +159,7 @@ class Compiler:
     def _relation_test(
         self, hops: Sequence[Hop], criteria: ast.Expression | None, scope: Scope
     ) -> Condition:
+        self._count(_RELATION)
         hop, *rest = hops
         if rest:
             return scope.leads_to(hop, lambda inner: self._relation_test(rest, criteria, inner))
@@ -154,6 +174,7 @@ class Compiler:
         build: Callable[[Attribute, sa.ColumnElement[Any]], Condition],
     ) -> Condition:
         """Return the condition that *build* returns for the value at the end of *path*."""
+        self._count(_RELATION * (len(path) - 1))
         bound = self._binder.value(scope.entity_type, path)
 
         def follow(hops: Sequence[Hop], at: Scope) -> Condition:

@@ -41,16 +41,20 @@ def aliases_of(document: Document, name: str) -> list[str]:
 
 def base_of(document: Document, documents: Mapping[str, Document]) -> str | None:
     """Return the name of the type that *document* extends, None for the root of a family."""
-    for base in (
-        document.get("$mixin", {}).get("$ref"),
-        _classified_base(document, documents),
-        _base_by_key(document),
-        _base_by_discriminator(document, documents),
-        _base_by_name(document, documents),
-        _base_by_table(document, documents),
+    for rule in (
+        _declared_base,
+        _classified_base,
+        _base_by_key,
+        _base_by_discriminator,
+        _base_by_name,
+        _base_by_table,
     ):
-        if base in documents and base != document["id"]:
-            return str(base)
+        base = rule(document, documents)
+        known = None if base is None else documents.get(base)
+        if known is None or known is document:
+            continue
+        if known["primary_key"] == document["primary_key"]:  # their entities are in one table
+            return base
     return None
 
 
@@ -91,6 +95,11 @@ def _discriminators(document: Document) -> set[str]:
     }
 
 
+def _declared_base(document: Document, _: Mapping[str, Document]) -> str | None:
+    base: str | None = document.get("$mixin", {}).get("$ref")
+    return base
+
+
 def _classified_base(document: Document, documents: Mapping[str, Document]) -> str | None:
     alias = document.get("alias_for")
     if not isinstance(alias, Mapping):
@@ -99,7 +108,7 @@ def _classified_base(document: Document, documents: Mapping[str, Document]) -> s
     return next(by_table, alias["id"])
 
 
-def _base_by_key(document: Document) -> str | None:
+def _base_by_key(document: Document, _: Mapping[str, Document]) -> str | None:
     for name in document["primary_key"]:
         fragment = document["properties"].get(name, {})
         target = foreign_key_target(fragment)
@@ -110,6 +119,8 @@ def _base_by_key(document: Document) -> str | None:
 
 def _base_by_discriminator(document: Document, documents: Mapping[str, Document]) -> str | None:
     own, names = _discriminators(document), set(document["properties"])
+    if not own:
+        return None
     bases = [
         other
         for other in documents.values()
@@ -129,11 +140,11 @@ def _base_by_name(document: Document, documents: Mapping[str, Document]) -> str 
         name
         for name, other in documents.items()
         if name != own
+        and (own.endswith(name) or own == f"{name}From")
         and other["primary_key"] == document["primary_key"]
         and set(other["properties"]) < set(document["properties"])
     ]
-    named_after = max(filter(own.endswith, smaller), key=len, default=None)
-    return named_after or next((name for name in smaller if own == f"{name}From"), None)
+    return max(smaller, key=lambda name: (own.endswith(name), len(name)), default=None)
 
 
 def _base_by_table(document: Document, documents: Mapping[str, Document]) -> str | None:

@@ -161,7 +161,10 @@ class EntityType:
 
     def has(self, name: str) -> bool:
         """Return whether clients may use *name* on this type."""
-        return name in self.document["properties"]
+        if name in self.document["properties"]:
+            return True
+        attribute = self.attributes.get(name)
+        return attribute is not None and attribute.derived
 
     def unknown(self, name: str) -> Exception:
         """Return the error for an attribute that this type does not have."""
@@ -212,7 +215,7 @@ class Model:
 
         Queries name attributes of subtypes on general types: ``resource.username``.
         """
-        if name in entity_type.relations or name in entity_type.document["properties"]:
+        if name in entity_type.relations or entity_type.has(name):
             return entity_type
         for each in self.types.values():
             if each.name in entity_type.concrete and each.has(name):

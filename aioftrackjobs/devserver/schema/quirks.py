@@ -71,5 +71,7 @@ FILE_URLS: Mapping[str, tuple[str, str, str]] = {
 SUMS: Mapping[str, tuple[str, str]] = {"time_logged": ("timelogs", "duration")}
 #: Computed values that are the difference of two attributes.
 DIFFERENCES: Mapping[str, tuple[str, str]] = {"bid_time_logged_difference": ("bid", "time_logged")}
+#: By the column of an attribute: another name, in no document, under which clients may read it.
+OTHER_NAMES: Mapping[str, str] = {"casted_value": "_casted_value"}
 #: Relations to many whose new members are embedded in the result for a new owner.
 EMBEDDED_RELATIONS = frozenset({"component_locations"})

@@ -30,6 +30,7 @@ from aioftrackjobs.devserver.schema.quirks import (
     LINK_ENDS,
     LINKED_RELATIONS,
     NARROWED_COLLECTIONS,
+    OTHER_NAMES,
     RELATION_ALIASES,
     SUMS,
     WIDER_TARGETS,
@@ -134,7 +135,8 @@ def _to_many(model: Model, owner: EntityType, name: str, target_name: str) -> Re
     key = owner.primary_key[0]
     if len(owner.primary_key) > 1:
         return Relation(name, target_name, many=True)
-    if name in _TREES and owner.root == target.root and "parent_id" in target.attributes:
+    is_tree = owner.root == target.root and {"id", "parent_id"} <= target.attributes.keys()
+    if name in _TREES and is_tree:
         return Relation(name, target_name, many=True, tree=_TREES[name])
     back = _back_reference(model, owner, name, target)
     if back is None and (link := _link(model, owner, name, target)):
@@ -252,10 +254,10 @@ def _member_key(base: EntityType, entity_type: EntityType) -> tuple[str, str] | 
 def _copy_values(model: Model, entity_type: EntityType) -> None:
     """Find out whether values copy the ``key`` of their configuration."""
     configuration = entity_type.relations.get("configuration")
-    if configuration is None or "key" not in entity_type.attributes:
+    if configuration is None or configuration.key is None or "key" not in entity_type.attributes:
         return
-    if "key" in model.types[configuration.target].attributes:
-        entity_type.copied["key"] = (configuration.pairs[0][0], configuration.target)
+    if {"id", "key"} <= model.types[configuration.target].attributes.keys():
+        entity_type.copied["key"] = (configuration.key, configuration.target)
 
 
 def add_derived_attributes(model: Model) -> None:
@@ -270,6 +272,11 @@ def add_derived_attributes(model: Model) -> None:
             if {one, other} <= attributes.keys():
                 formula = f'coalesce("{one}", 0) - "{other}"'
                 attributes[name] = Attribute(name, "number", derived=True, formula=formula)
+        for name, fragment in entity_type.document["properties"].items():
+            other = OTHER_NAMES.get(fragment.get("alias_for", ""), "")
+            if other and name in attributes and other not in entity_type.document["properties"]:
+                copy = replace(attributes[name], name=other, derived=True, formula=f'"{name}"')
+                attributes[other] = replace(copy, default=None, aliases=())
         flag = entity_type.series.flag if entity_type.series is not None else ""
         if flag in attributes:
             attributes[flag] = replace(attributes[flag], derived=True)

@@ -155,8 +155,10 @@ def _grant(model: Model, transaction: Transaction, batch: Batch, username: str, 
     user_id = owner_of(model, transaction, username)
     if found is None or has_role(transaction, user_id, role):
         return
-    keys = {"user_id": user_id, "security_role_id": found["id"]}
-    _create(model, batch, held.name, {**keys, "is_all_open_projects": True})
+    own_id = str(uuid5(NAMESPACE_URL, f"ftrack:UserSecurityRole/{username}/{role}"))
+    keys = {"id": own_id, "user_id": user_id, "security_role_id": found["id"]}
+    if transaction.read(held.root, {"id": own_id}) is None:
+        _create(model, batch, held.name, {**keys, "is_all_open_projects": True})
 
 
 def _create(model: Model, batch: Batch, entity_type: str, values: Mapping[str, Any]) -> None:

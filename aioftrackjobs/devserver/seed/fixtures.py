@@ -146,6 +146,7 @@ class _Loader:
             made = batch.create({"entity_type": name, "entity_data": data})
             key = {part: made[part] for part in entity_type.primary_key}
         else:
+            self._transaction.username = ""  # so that no change of status is recorded
             self._set_fixed(entity_type, key, data)
             batch.update(_change(entity_type, key, data))
         batch.finish()

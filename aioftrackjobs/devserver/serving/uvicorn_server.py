@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +29,17 @@ _STOP_GRACE = 1
 _INTERRUPT_GRACE = 0.2
 #: Seconds that a connection may wait for a request, and the connections that may do so.
 _LONGEST_IDLE, _MOST_IDLE = 30.0, 500
+#: Bytes of the head of a request.
+_LONGEST_HEAD = 64 * 1024
+#: Bytes that are read at once, so that a flood of tiny frames or chunks does not keep others
+#: waiting; more of a body that announces its length, which comes as one piece.
+_READ, _READ_OF_BODY, _READ_OF_EVENTS = 16 * 1024, 256 * 1024, 4 * 1024
+#: Pieces of a body, or frames between two messages, of which a client may send more only if they
+#: have so many bytes on average.
+_MANY_PIECES, _SMALLEST_PIECE = 1000, 32
+#: Seconds in which a client may read why its request is no HTTP, and what it still sends is
+#: discarded: a connection with unread bytes is reset when it is closed.
+_LINGER = 1.0
 #: Seconds between two checks whether they have ended.
 _POLL = 0.002
 #: Seconds between two renewals of the header `Date`.
@@ -107,6 +119,29 @@ async def _cut_off(state: ServerState) -> None:
         connection.transport.abort()
 
 
+class _Connection(h11.Connection):
+    """HTTP that refuses bodies in a great many tiny pieces."""
+
+    _pieces, _bytes = 0, 0
+
+    def next_event(self) -> Any:
+        """Return the next event of the client."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._pieces, self._bytes = 0, 0
+        elif isinstance(event, h11.Data):
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._pieces > max(_MANY_PIECES, self._bytes / _SMALLEST_PIECE):
+                raise h11.RemoteProtocolError("the pieces of the body are too small")
+        return event
+
+
+#: uvicorn warns of each request that is no HTTP: strangers could fill the disk.
+_errors = logging.getLogger(f"{__name__}.errors")
+_errors.setLevel(logging.ERROR)
+
+
 class _HttpProtocol(H11Protocol):
     """HTTP without access log, which would show the signatures in the addresses of files.
 
@@ -118,6 +153,9 @@ class _HttpProtocol(H11Protocol):
         self._idle = idle
         self._end_of_idling: asyncio.TimerHandle | None = None
         self.access_log = False
+        self._is_refused = False
+        self.logger = _errors
+        self.conn = _Connection(h11.SERVER, _LONGEST_HEAD)
         self._served: ASGIApp = self.app
         self.app = self._run_app
 
@@ -125,8 +163,13 @@ class _HttpProtocol(H11Protocol):
         """Run the application, and let it close the connection."""
         scope["extensions"] = {CLOSE: self.transport.close}
         self._end_idling()
+        if any(name == b"content-length" for name, _ in scope["headers"]):
+            _read(self.transport, _READ_OF_BODY)
         try:
             await self._served(scope, receive, send)
+        except asyncio.CancelledError:  # the server stops; uvicorn would log that as an error
+            self.cycle.disconnected = True
+            self.transport.abort()
         finally:
             self._begin_idling()
 
@@ -152,6 +195,7 @@ class _HttpProtocol(H11Protocol):
         """
         if self.transport.is_closing():
             return
+        _read(self.transport, _READ)
         if len(self._idle) >= _MOST_IDLE:
             longest = next(iter(self._idle))
             longest._end_idling()
@@ -166,6 +210,12 @@ class _HttpProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP with a JSON error object, as all errors are."""
+        if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:  # there is a response already
+            self.transport.close()
+            return
+        if self.cycle is not None:  # the application, whose response has no recipient now
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         body = to_json(error_body(RequestError(msg)))
         headers = [
             (b"content-type", b"application/json"),
@@ -178,7 +228,19 @@ class _HttpProtocol(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        self._is_refused = True
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends; discard it if there was an error before."""
+        if not self._is_refused:
+            super().data_received(data)
+
+
+def _read(transport: asyncio.Transport, size: int) -> None:
+    """Read *size* bytes at once from now on, where the transport of the event loop allows it."""
+    transport.max_size = size  # type: ignore[attr-defined]
 
 
 class _WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -187,8 +249,39 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn.debug = False  # at that level it logs addresses and headers
+        self._frames = 0
         self._served: ASGIApp = self.app
         self.app = self._run_app
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to read."""
+        super().connection_made(transport)
+        _read(self.transport, _READ_OF_EVENTS)
+
+    def handle_ping(self) -> None:
+        """Respond to a ping."""
+        super().handle_ping()
+        self._count()
+
+    def handle_pong(self, event: Any) -> None:
+        """Take no notice of a pong: there are no pings."""
+        self._count()
+
+    def handle_cont(self, event: Any) -> None:
+        """Take the next part of a message."""
+        super().handle_cont(event)
+        self._count()
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a whole message on."""
+        super().send_receive_event_to_app()
+        self._frames = 0
+
+    def _count(self) -> None:
+        """Disconnect a client that sends a great many frames and no message."""
+        self._frames += 1
+        if self._frames > _MANY_PIECES:
+            self.transport.abort()
 
     # Older versions of uvicorn let the transport's buffer grow as long as a client does not read.
 

@@ -1,6 +1,6 @@
 """Triggers for rules that no constraint of SQL can express.
 
-These are cascades, copied values, sums, the flag of the latest version, and changes of status.
+These are cascades, copied values, sums, and the flag of the latest version.
 """
 
 from __future__ import annotations
@@ -184,7 +184,10 @@ def _flag(table: str, series: Series, columns: Columns) -> Iterator[str]:
 
 
 def _status_changes(model: Model, columns: Columns) -> Iterator[str]:
-    """Keep a StatusChange whenever an entity gets another status, or loses a deleted one."""
+    """Keep a StatusChange whenever an entity gets another status, or loses a deleted one.
+
+    Not without an acting user: a fixture has a history of its own.
+    """
     user, added = model.types.get("User"), (*_STATUS_CHANGE, "user_id", "date")
     if user is None or not _has(columns, user.root, "id", "username"):
         return
@@ -204,7 +207,8 @@ def _status_changes(model: Model, columns: Columns) -> Iterator[str]:
         statement = (
             f'INSERT INTO "StatusChange" ("_type", {names}) SELECT \'StatusChange\', {_NEW_ID}, '
             f'NEW."id", \'{name}\', NEW."status_id", {former}, {author}, '
-            "replace(datetime('now'), ' ', 'T') WHERE OLD.\"status_id\" IS NOT NEW.\"status_id\""
+            "replace(datetime('now'), ' ', 'T') WHERE OLD.\"status_id\" IS NOT NEW.\"status_id\" "
+            "AND acting_user() <> ''"
         )
         yield trigger(root, "keeps_status", 'UPDATE OF "status_id"', statement)
 

@@ -213,11 +213,7 @@ async def _run_jobs(ground: Ground, score: Score, rule: Rule) -> None:
         async with hanging_counts(score, "a commit behind a proxy"):
             proxy.rule = rule
             await side_by_side(work, 10)
-    found = await ground.server.statuses(list(wanted))
-    score.operations = len(wanted)
-    for key, status in wanted.items():
-        if key not in open_ends and found.get(key, "none") != status:
-            score.note("lost", f"acknowledged: {status}, on the server: {found.get(key, 'none')}")
+    await _compare(ground, score, wanted, open_ends)
 
 
 async def _settle(
@@ -238,6 +234,17 @@ async def _settle(
     if end != "applied":
         session.rollback()
     return end == "applied"
+
+
+async def _compare(
+    ground: Ground, score: Score, wanted: dict[str, str], open_ends: set[str]
+) -> None:
+    """Note each Job whose acknowledged state, unless its end is open, is not the server's."""
+    found = await ground.server.statuses(list(wanted))
+    score.operations = len(wanted)
+    for key, status in wanted.items():
+        if key not in open_ends and found.get(key, "none") != status:
+            score.note("lost", f"acknowledged: {status}, on the server: {found.get(key, 'none')}")
 
 
 async def late_requests(ground: Ground) -> Score:
@@ -280,7 +287,7 @@ async def late_requests(ground: Ground) -> Score:
     return score
 
 
-async def endless_answers(ground: Ground) -> Score:  # noqa: C901 - a table of faults
+async def endless_answers(ground: Ground) -> Score:
     """The answer drips, has endless 1xx, or is much too big: the commit ends all the same."""
     score, chance = Score(), ground.chance
 
@@ -324,11 +331,7 @@ async def endless_answers(ground: Ground) -> Score:  # noqa: C901 - a table of f
         async with hanging_counts(score, "a commit with an endless answer"):
             proxy.rule = rule
             await side_by_side(work, 6)
-    found = await ground.server.statuses(list(wanted))
-    score.operations = len(wanted)
-    for key, status in wanted.items():
-        if key not in open_ends and found.get(key, "none") != status:
-            score.note("lost", f"acknowledged: {status}, on the server: {found.get(key, 'none')}")
+    await _compare(ground, score, wanted, open_ends)
     return score
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,6 +72,21 @@ def test_parameters_are_found_by_their_annotations_also_local_ones() -> None:
     assert (second.parameters, second.form) == ({}, None)
 
 
+def test_methods_and_partial_functions_can_be_actions() -> None:
+    class Service:
+        async def deliver(self, launch: Launch, form: Delivery) -> str:
+            return "a"
+
+    async def many(count: int, launch: Launch) -> None: ...
+
+    actions = Actions()
+    actions.action("a")(Service().deliver)
+    actions.action("b")(partial(many, 3))
+    first, second = actions
+    assert (first.identifier, first.parameters) == ("deliver", {"launch": "launch", "form": "form"})
+    assert (second.identifier, second.parameters) == ("many", {"launch": "launch"})
+
+
 async def _launch(launch: Launch) -> None: ...
 def _sync(launch: Launch) -> None: ...
 async def _bare(launch) -> None: ...  # type: ignore[no-untyped-def]
@@ -83,6 +99,8 @@ async def _stars(**launch: Launch) -> None: ...
 async def _positional(launch: Launch, /) -> None: ...
 async def _missing(a: NotThere[str, str]) -> None: ...
 async def _text(a: object) -> None: ...
+async def _broken(a: "Launch[") -> None: ...  # type: ignore[valid-type]  # noqa: F722
+async def _attribute(a: pytest.Nothing) -> None: ...  # type: ignore[name-defined]
 async def _generator(launch: Launch) -> Any:
     yield launch
 
@@ -102,6 +120,8 @@ async def _generator(launch: Launch) -> Any:
         (_stars, r"_stars\(launch\)"),
         (_positional, r"_positional\(launch\)"),
         (_text, r"_text\(a\)"),
+        (_broken, "an annotation of _broken must be one that Python can evaluate"),
+        (_attribute, "an annotation of _attribute must be one that Python can evaluate"),
         (_missing, "'NotThere', which is not defined when _missing is decorated"),
     ],
 )

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+import json
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    model_validator,
+)
 
 from aioftrackjobs import ArgumentError
 from aioftrackjobs.actions.forms import Choices, Form
@@ -194,6 +205,30 @@ def test_choices_that_are_found_at_the_launch_are_checked_again() -> None:
         Form(Chosen, ["job"])
 
 
+def test_what_pydantic_reads_from_a_text_is_a_text() -> None:
+    class Others(BaseModel):
+        folder: Path = Path("/mnt")
+        address: HttpUrl | None = None
+        key: UUID | None = None
+        at: time | None = None
+        both: int = Field(1, validation_alias=AliasChoices(AliasPath("a", 0), "one", "two"))
+        steps: tuple[Literal["a", "b"], ...] = ("a",)
+
+    form = Form(Others)
+    kinds = {name: item["type"] for name, item in items_of(form.show("a")).items()}
+    assert kinds == dict.fromkeys(("folder", "address", "key", "at"), "text") | {
+        "both": "number",
+        "steps": "enumerator",
+    }
+    values = {"folder": "/tmp", "key": str(UUID(int=1)), "at": "10:30", "address": "", "both": 2}
+    found, errors = form.read({**values, "steps": "b"})
+    assert errors == {}
+    assert found == Others(
+        folder=Path("/tmp"), key=UUID(int=1), at=time(10, 30), one=2, steps=["b"]
+    )
+    assert list(form.read({"address": "nowhere"})[1]) == ["address"]
+
+
 def test_an_alias_is_the_name_in_the_model_alone() -> None:
     class Aliased(BaseModel):
         quality: int = Field(alias="q", ge=1)
@@ -214,11 +249,13 @@ def test_a_field_that_no_form_has_is_refused_where_it_is_declared(kind: Any) -> 
         Form(model)
 
 
-def test_long_values_are_not_sent_back_whole() -> None:
+def test_long_and_odd_values_are_not_sent_back_as_they_are() -> None:
     class Number(BaseModel):
         number: int
         note: str = ""
 
+    odd = {"number": float("inf"), "note": {"a": object()}}
+    json.dumps(Form(Number).show("a", values=odd, errors={}), allow_nan=False)
     values = {"number": "x" * 1_000_000, "note": "y" * 1_000_000}
     _, errors = Form(Number).read(values)
 

@@ -128,13 +128,20 @@ async def test_expediting_cuts_no_pause_short_that_the_server_asked_for() -> Non
 
 async def test_a_success_ends_also_the_pauses_that_the_server_asked_for() -> None:
     pauses = Pauses(expedited=0.01)
+    took: list[float] = []
+
+    async def wait() -> None:
+        took.append(await waiting(pauses, LONG.backoff(), 86_400))
+
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
-            group.start_soon(waiting, pauses, LONG.backoff(), 86_400)
+            group.start_soon(wait)
             await anyio.wait_all_tasks_blocked()
             pauses.shorten()
             await anyio.wait_all_tasks_blocked()
+            assert not took
             pauses.shorten(also_asked=True)
+    assert len(took) == 1
 
 
 @pytest.mark.parametrize("asked", [60.5, 86_400, math.inf])

@@ -7,6 +7,7 @@ import pickle
 import re
 import rlcompleter
 import uuid
+import warnings
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -453,9 +454,13 @@ def test_a_misspelt_type_suggests_the_likely_one(name: str, likely: str) -> None
 
 
 def test_completion_reads_all_names_without_a_warning() -> None:
-    for entity in (loaded(Job, id="1"), loaded(Task, id="1"), Job()):
-        for name in dir(entity):
-            getattr(entity, name, None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for entity in (loaded(Job, id="1"), loaded(Task, id="1"), Job()):
+            assert "primary_key_attributes" in dir(entity)
+            for name in dir(entity):
+                getattr(entity, name, None)
+    assert [str(each.message) for each in caught] == []
 
 
 def test_dir_lists_what_can_be_read() -> None:

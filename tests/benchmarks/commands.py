@@ -1,0 +1,255 @@
+"""Commands that are killed, stopped, timed out or cut off at random moments.
+
+``python tests/benchmarks/commands.py --runs 200`` runs ``aioftrackjobs run`` so many times against
+an embedded server, and does something to each at a random moment. In the end no Job may be running,
+and no process of a command may be left. It exits with 1 if one is.
+
+``--speed`` measures instead, as ratios: how long it takes from the start of ``aioftrackjobs run``
+to the first instruction of its command, and how long 200 MB of output take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import anyio
+from anyio.to_thread import run_sync
+
+from aioftrackjobs import AsyncSession, recover
+from aioftrackjobs.devserver import running
+
+#: Marks all processes of a run of this program.
+_MARK = "COMMANDS_BENCHMARK"
+
+#: A command with a child, a daemon that has left its group, and progress. Some ignore SIGTERM.
+_SCRIPT = """
+case $1 in 0) trap '' TERM INT;; esac
+sleep 120 & setsid sleep 120 & daemon=$!
+n=0; while [ $n -lt $2 ]; do n=$((n + 1)); echo openjd_progress: $n; sleep 0.05; done
+kill -KILL $daemon  # a command that ends by itself may leave one
+exit $3
+"""
+
+_KINDS = (
+    "SIGKILL of the program",
+    "SIGKILL of its group",
+    "SIGKILL of the command",
+    "SIGTERM",
+    "SIGINT",
+    "SIGSTOP and SIGCONT",
+    "timeout",
+    "stop request",
+    "cut off",
+    "nothing",
+)
+
+
+class _Run:
+    """One run of ``aioftrackjobs run``, and what happens to it."""
+
+    def __init__(self, number: int, kind: str, url: str, env: dict[str, str], rng: random.Random):
+        self.kind = kind
+        self.name = f"run {number}"
+        self._rng = rng
+        self._env = {**env, "FTRACK_SERVER": url, _MARK: str(number)}
+        options = ["--grace", "0.5s", "-d", self.name]
+        if kind == "timeout":
+            options += ["--timeout", f"{rng.uniform(0.1, 2):.2f}s"]
+        ending = [str(rng.randrange(2)), str(rng.randrange(10, 50)), str(rng.choice([0, 0, 3]))]
+        self._command = [sys.executable, "-m", "aioftrackjobs", "run", *options, "--", "sh", "-c"]
+        self._command += [_SCRIPT, "sh", *ending]
+
+    async def go(self, session: AsyncSession) -> str:
+        """Run it, and return how it ended."""
+        process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
+            self._command,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        await anyio.sleep(self._rng.uniform(0, 2.5))
+        await self._disturb(process, session)
+        with anyio.move_on_after(60):
+            while process.poll() is None:  # noqa: ASYNC110 - it is a process
+                await anyio.sleep(0.05)
+            return "exit code" if process.returncode >= 0 else "killed"
+        process.kill()
+        return "HANGS"
+
+    async def _disturb(self, process: subprocess.Popen[bytes], session: AsyncSession) -> None:
+        match self.kind:
+            case "SIGKILL of the program":
+                process.kill()
+            case "SIGKILL of its group":
+                os.killpg(process.pid, signal.SIGKILL)
+            case "SIGKILL of the command":
+                for pid, command in _processes(self._env[_MARK]):
+                    if command.startswith("sh\0-c"):
+                        os.kill(pid, signal.SIGKILL)
+            case "SIGTERM":
+                process.terminate()
+            case "SIGINT":
+                process.send_signal(signal.SIGINT)
+            case "SIGSTOP and SIGCONT":
+                process.send_signal(signal.SIGSTOP)
+                await anyio.sleep(0.5)
+                process.send_signal(signal.SIGCONT)
+            case "stop request":
+                for job in await session.query('Job where status is "running"').all():
+                    if self.name in str(job["data"]).split('"'):
+                        await session.stop_job(job.id, "at random")
+
+
+async def _storm(runs: int, seed: int, at_once: int) -> bool:
+    rng = random.Random(seed)
+    print(f"{runs} runs, --seed {seed}")
+    kinds = [rng.choice(_KINDS) for _ in range(runs)]
+    ends = Counter[tuple[str, str]]()
+    limiter = anyio.Semaphore(at_once)
+    async with running() as server:
+        folder = tempfile.mkdtemp()
+        env = {
+            **os.environ,
+            "FTRACK_API_USER": server.api_user,
+            "FTRACK_API_KEY": server.api_key,
+            "FTRACK_JOBS_JOURNAL": str(Path(folder) / "journal"),
+        }
+        async with AsyncSession(server.url, server.api_key, server.api_user, journal="") as session:
+
+            async def one(run: _Run) -> None:
+                async with limiter:
+                    ends[run.kind, await run.go(session)] += 1
+
+            async with anyio.create_task_group() as group:
+                for number in range(runs):
+                    kind = kinds[number]
+                    url = "http://127.0.0.1:9" if kind == "cut off" else server.url
+                    group.start_soon(one, _Run(number, kind, url, env, random.Random(rng.random())))
+            with anyio.move_on_after(30):
+                while _processes(None):  # noqa: ASYNC110 - what watchdogs are about to end
+                    await anyio.sleep(0.1)
+            left = [_described(pid, command, kinds) for pid, command in _processes(None)]
+            recovery = await recover(session)
+            jobs = await session.query("select status from Job").all()
+            statuses = Counter(job["status"] for job in jobs)
+    for (kind, end), count in sorted(ends.items()):
+        print(f"{count:5} {kind}: {end}")
+    print(f"Jobs: {dict(statuses)}; {len(recovery.failed)} of them failed by recover")
+    print(f"processes left: {left or 'none'}")
+    hangs = any(end == "HANGS" for _, end in ends)
+    return not (left or hangs or set(statuses) - {"done", "failed"})
+
+
+def _processes(mark: str | None) -> list[tuple[int, str]]:
+    """Return the processes of a run, or of all, with their command lines."""
+    needle = f"{_MARK}=".encode() if mark is None else f"{_MARK}={mark}\0".encode()
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                if needle in (folder / "environ").read_bytes():
+                    found.append((int(folder.name), (folder / "cmdline").read_text()))
+            except OSError:
+                continue
+    return found
+
+
+def _described(pid: int, command: str, kinds: list[str]) -> str:
+    variables = (Path("/proc") / str(pid) / "environ").read_text().split("\0")
+    number = next(each.partition("=")[2] for each in variables if each.startswith(_MARK))
+    return f"{command!r} of {kinds[int(number)]}"
+
+
+# Speed
+
+
+def _measure(env: dict[str, str], folder: Path) -> None:
+    ours = [sys.executable, "-m", "aioftrackjobs", "run", "--"]
+    reference = [sys.executable, "-c", "import argparse, subprocess"]
+    starts, references = [], []
+    for _ in range(20):
+        references.append(_seconds(lambda: subprocess.run(reference, check=True)))
+        starts.append(_until_first_byte([*ours, "echo", "x"], env))
+    print(f"start: {min(starts) / min(references):.2f} times 'import argparse, subprocess'")
+    big = folder / "big"
+    line = b"render/sh010/beauty.%04d.exr took 1.23 seconds, no errors, no warnings\n"
+    big.write_bytes(line * (200_000_000 // len(line)))
+    target = folder / "copy"
+    for name, prefix in (("as it is", []), ("--preset cycles", ["--preset", "cycles"])):
+        runs, plain = [], []
+        for _ in range(5):
+            plain.append(_passing(["cat", str(big)], env, target))
+            runs.append(_passing([*ours[:-1], *prefix, "--", "cat", str(big)], env, target))
+        print(f"200 MB into a file, {name}: {min(runs) / min(plain):.2f} times cat")
+
+
+def _seconds(call: object) -> float:
+    began = time.perf_counter()
+    call()  # type: ignore[operator]
+    return time.perf_counter() - began
+
+
+def _until_first_byte(command: list[str], env: dict[str, str]) -> float:
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.read(1)
+    passed = time.perf_counter() - began
+    process.communicate()
+    return passed
+
+
+def _passing(command: list[str], env: dict[str, str], target: Path) -> float:
+    """Return the seconds from the first to the last byte of the output in a file."""
+    with target.open("wb") as file:
+        process = subprocess.Popen(command, env=env, stdout=file)
+        size, first = 0, 0.0
+        while size < 200_000_000 - 100:
+            size = target.stat().st_size
+            if size and not first:
+                first = time.perf_counter()
+            time.sleep(0.001)
+        passed = time.perf_counter() - first
+        process.wait()
+    return passed
+
+
+async def _speed() -> None:
+    async with running() as server:
+        env = {
+            **os.environ,
+            "FTRACK_SERVER": server.url,
+            "FTRACK_API_USER": server.api_user,
+            "FTRACK_API_KEY": server.api_key,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            await run_sync(_measure, env, Path(folder))
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--speed", action="store_true")
+    options = parser.parse_args()
+    if options.speed:
+        anyio.run(_speed)
+        return
+    sys.exit(0 if anyio.run(_storm, options.runs, options.seed, options.at_once) else 1)
+
+
+if __name__ == "__main__":
+    main()
