@@ -384,12 +384,22 @@ class BackgroundTasks:
         self.require_here()
         if not self._is_closing and not self._stopping.is_set():
             self._is_closing = True
+            attempts = 1 + _RESTARTS
 
             async def close() -> None:
+                nonlocal attempts
+                attempts -= 1
                 try:
-                    await wind_down()
-                finally:
-                    self._stopping.set()
+                    with self._keep_alive_for_block:
+                        await wind_down()
+                except BaseException as exc:
+                    is_shutdown = self._task is not None and is_cancellation_of_task(exc)
+                    if is_shutdown and attempts and not self._stopping.is_set():
+                        self.spawn(close)  # again, in the next group
+                    else:
+                        self._stopping.set()
+                    raise
+                self._stopping.set()
 
             try:
                 self.spawn(close)
@@ -402,7 +412,7 @@ class BackgroundTasks:
             raise cancellation
 
     def stop(self) -> None:
-        """End all work soon, and do not wait for it: work that does not end must hold up nobody."""
+        """End all work soon, and do not wait for work that ignores its cancellation."""
         self._is_closing = True
         self._stopping.set()
 

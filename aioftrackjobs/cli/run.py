@@ -41,6 +41,7 @@ _REFUSED, _MISUSED = 1, 2
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command with *arguments*, those after ``run``, and exit."""
+    _open_standard_streams()
     parser = make_parser()
     given, command = split(parser, arguments)
     options = parser.parse_args(given)
@@ -58,6 +59,15 @@ def main(arguments: Sequence[str]) -> None:
                 warn(str((execution.result and execution.result.reason) or error))
     _attend(reporting, execution, options)
     sys.exit(_REFUSED if execution.result is None else execution.result.exit_code)
+
+
+def _open_standard_streams() -> None:
+    """Open those that the caller has closed, so that no pipe gets the number of one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
 def _attend(reporting: ReportingProcess, execution: Execution, options: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """At least once: update events from the table ``Event``, which a lost connection does not lose.
 
-The WebSocket only tells that there is something to read. The events come from the table, in the
+The WebSocket only says that there is something to read. The events come from the table, in the
 order of their ids; each row is one event with one entity. After each new connection, and now and
 then, the last rows are read once more, because a transaction that takes long may add a row with a
 lower id than those that were read already.

@@ -262,6 +262,7 @@ class EventHub:
 
         Raises:
             AuthenticationError: The server refuses the credentials.
+            ServerError: The server refuses a subscription.
             ConfigurationError: The HTTP client can open no WebSocket.
         """
         await self._runtime.wait_ready()
@@ -279,6 +280,7 @@ class EventHub:
 
         Raises:
             AuthenticationError: The server refuses the credentials at the beginning.
+            ServerError: The server refuses a subscription at the beginning.
             ConfigurationError: The HTTP client can open no WebSocket.
         """
         await self.ready()

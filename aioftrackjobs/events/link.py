@@ -56,6 +56,9 @@ _STABLE = 1.0
 #: loss of a connection, when the server may well be there.
 _LONGEST_PAUSE, _LONGEST_AFTER_LOSS = 10.0, 1.0
 
+#: Shortest pause at first, in seconds, whatever the session's retry policy says.
+_SHORTEST_PAUSE = 0.01
+
 _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 
 
@@ -164,6 +167,12 @@ class Link:
             return True
         except (ServerError, TransportError) as exc:
             problem = self._connection.redact(str(exc))
+        except (ConfigurationError, SessionStateError):
+            raise
+        except Exception as exc:
+            if not self._connection.background.survives(exc, "the event hub"):
+                raise
+            problem = f"an unexpected error, {type(exc).__name__}"
         self._note_problem(problem)
         return False
 
@@ -180,9 +189,9 @@ class Link:
             self._warned_of = problem
 
     def _note_refusal(self, error: FtrackJobsError) -> None:
-        self.refusal = error
         problem = self._connection.redact(str(error))
-        if self.state != "refused":
+        is_known, self.refusal = self.refusal is not None, error
+        if not is_known:
             logger.warning("the event hub refuses the credentials: %s", problem)
         self._set_state("refused", problem)
 
@@ -193,7 +202,8 @@ class Link:
             delay = timings.event_refusal_pause
         else:
             longest = _LONGEST_AFTER_LOSS if was_connected else _LONGEST_PAUSE
-            delay = min(policy.first_delay * 2 ** min(self._pauses, 16), longest)
+            delay = max(policy.first_delay, _SHORTEST_PAUSE) * 2 ** min(self._pauses, 16)
+            delay = min(delay, longest)
             self._pauses += 1
         await policy.sleep(delay * (1 - policy.jitter * policy.chance()))
 
@@ -273,7 +283,7 @@ class Link:
         silence = handshake.silence
         quiet = 0
         while True:
-            # A server that announces no heartbeats may be silent; the response to a ping tells.
+            # A server that announces no heartbeats may be silent. A ping shows whether it lives.
             try:
                 messages = await socket.receive(silence)
             except SocketLostError as exc:
@@ -337,7 +347,7 @@ class Link:
         self._replies.append(frame)
         self._wake()
 
-    async def say_goodbye(self, seconds: float) -> None:
+    async def leave(self, seconds: float) -> None:
         """Send what waits, and end the connection in good order, if that is soon done."""
         self._is_leaving = True
         if self.state == "connected":

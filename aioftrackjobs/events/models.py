@@ -166,7 +166,7 @@ class EntityChange:
 
 
 class _NamingEvent(Event):
-    """An event that refers to entities, whose names the schemas of the server tell."""
+    """An event that refers to entities, whose names are in the schemas of the server."""
 
     _names: ClassVar[EntityNames] = NO_NAMES  # an event of a hub has its own, see make_event()
 

@@ -61,7 +61,7 @@ class Router:
     # To the server
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Add a subscription, and tell the server if there is a connection."""
+        """Add a subscription, also on the server if there is a connection."""
         self.subscriptions.add(subscription)
         self._unmade.add(subscription)
         if self.send is not None:
@@ -73,7 +73,7 @@ class Router:
         return not self._unmade
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Remove a subscription, and tell the server if there is a connection."""
+        """Remove a subscription, also on the server if there is a connection."""
         if subscription in self.subscriptions:
             self.subscriptions.remove(subscription)
             self._unmade.discard(subscription)

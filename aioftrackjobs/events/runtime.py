@@ -201,8 +201,7 @@ class HubRuntime:
         await self._announce(subscription)
         while not subscription.is_active:
             self._raise_failure()
-            if subscription.refusal is not None:
-                raise ServerError("EventRefused", subscription.refusal)
+            _raise_refusal(subscription)
             await self.wait_change()
 
     def follow_table(
@@ -256,6 +255,8 @@ class HubRuntime:
         while not self._is_ready():
             self._raise_failure()
             await self.wait_change()
+        for subscription in self.router.subscriptions:
+            _raise_refusal(subscription)
 
     def _is_ready(self) -> bool:
         return self._link.state == "connected" and not self._announcing and self.router.is_settled
@@ -344,7 +345,7 @@ class HubRuntime:
         if not self.is_started:
             return
         await self._end_handlers()
-        await self._link.say_goodbye(self._timings.closing_linger)
+        await self._link.leave(self._timings.closing_linger)
         self._outbox.abandon(SessionStateError("the session is closed"))
         self._group = None
         self._tasks.stop()
@@ -380,6 +381,12 @@ class HubRuntime:
             dropped=self._dropped + sum(each.dropped for each in consumers),
             pending=len(self._outbox),
         )
+
+
+def _raise_refusal(subscription: Subscription) -> None:
+    if subscription.refusal is not None:
+        detail = f"the subscription {subscription.expression!r}: {subscription.refusal}"
+        raise ServerError("EventRefused", detail)
 
 
 def _needs_names(subscription: Subscription) -> bool:

@@ -1,7 +1,7 @@
 """What ``ftrack.update`` says of entities: names of tables and columns, and what they stand for.
 
 An event names columns of the database (``statusid``), a program attributes of the API
-(``status_id``). The schemas of the server tell which belong together: ``alias_for``. Without them,
+(``status_id``). The schemas of the server say which belong together: ``alias_for``. Without them,
 and for columns that they do not know, such as custom attributes, the name of the column stays.
 
 Source:

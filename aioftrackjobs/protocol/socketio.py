@@ -41,7 +41,7 @@ _LONGEST_SILENCE = 3600.0
 
 
 class Handshake(NamedTuple):
-    """What the server has answered to the handshake.
+    """What the server says in the handshake.
 
     Attributes:
         session_id: Names the session for which one WebSocket may be opened.

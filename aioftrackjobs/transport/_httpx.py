@@ -173,12 +173,12 @@ class HttpxTransport:
     ) -> Upgraded:
         status, headers = response.status_code, dict(response.headers)
         extensions: Mapping[str, Any] = getattr(response, "extensions", {})
+        stream = extensions.get("network_stream")
         if extensions.get("http_version") in (b"HTTP/2", b"HTTP/3"):
             raise cannot_upgrade("the client speaks HTTP/2 with the server")
+        if stream is None:  # httpcore gives it with every response
+            raise cannot_upgrade("the transport of the client gives no connection away")
         if status == SWITCHING_PROTOCOLS:
-            stream = extensions.get("network_stream")
-            if stream is None:
-                raise cannot_upgrade("the transport of the client gives no connection away")
             return UpgradedResponse(status, headers, stream)
         try:
             with allowance.limit():

@@ -253,12 +253,12 @@ async def test_timeout_and_retries(run: Start, only_job: Start, tmp_path: Path) 
         "echo x >> tries; case $(wc -l < tries) in 1) sleep 60;; 2) exit 5;; esac\n",
     )
 
-    program = run("--timeout", "1.5s", "--retries", "3", "--", "sh", script)
+    program = run("--timeout", "2s", "--retries", "3", "--", "sh", script)
     assert await program.end() == 0
 
     assert (await only_job())[0] == "done"
     assert program.err.splitlines() == [
-        "aioftrackjobs: timed out after 1.5 s; attempt 2 of 4",
+        "aioftrackjobs: timed out after 2 s; attempt 2 of 4",
         "aioftrackjobs: exit code 5; attempt 3 of 4",
     ]
 
@@ -345,6 +345,20 @@ async def test_unreachable_server_does_not_delay_the_command(run: Start, tmp_pat
     assert "ftrack cannot be reached; the journal keeps the Job" in kept.err
     refused.kill()
     assert not (tmp_path / "x").exists()
+
+
+async def test_caller_without_standard_streams(
+    ftrack: dict[str, str], environment: Start, only_job: Start, tmp_path: Path
+) -> None:
+    line = f"{sys.executable} -m aioftrackjobs run -- sh -c 'echo x > out' <&- >&- 2>&-"
+
+    def start() -> int:
+        env = {**environment(tmp_path), **ftrack}
+        return subprocess.run(["sh", "-c", line], env=env, cwd=tmp_path, timeout=20).returncode
+
+    assert await run_sync(start) == 0
+    assert (tmp_path / "out").read_text() == "x\n"
+    assert (await only_job())[0] == "done"
 
 
 async def test_journal_that_cannot_be_used(run: Start, only_job: Start) -> None:

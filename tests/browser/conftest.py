@@ -80,4 +80,4 @@ def _note(errors: list[str], message: Any) -> None:
 @pytest.fixture
 def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The folder for pictures: that of the documentation with the option --pictures."""
-    return _PICTURES if request.config.getoption("--pictures") else tmp_path
+    return _PICTURES if request.config.getoption("--pictures", default=False) else tmp_path

@@ -22,6 +22,7 @@ from aioftrackjobs.errors import JobStoppedError
 
 from .browsing import HTML, Visitor, add_job, lease, visiting
 from .caller import Caller, delete, update
+from .test_start_errors import ALL
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ async def test_a_log_in_ends_with_the_key_the_user_or_a_change(
     odd = (
         f"{int(until) + 1}.{user}.{signature}",
         f"{until}.bWF5YQ==.{signature}",
-        f"{until}.{user}.{signature[:-1]}0",
+        f"{until}.{user}.{signature[:-1]}{int(signature[-1] == '0')}",
         f"1.{user}.{signature}",
         "", "..", "a.b.c", "1.%.é", f"{'9' * 5000}.{user}.{signature}",
     )  # fmt: skip
@@ -470,6 +471,17 @@ async def test_lost_jobs_are_failed_and_no_others(
     assert server.inspector.job(of_maya)["status"] == "failed"
 
 
+async def test_odd_forms_are_refused(server: ServerHandle, visitor: Visitor) -> None:
+    too_big = await visitor.submit("/pages/lost", x="x" * 300_000)
+    too_many = await visitor.submit("/pages/lost", **{f"x{n}": "" for n in range(3001)})
+    odd = await visitor.http.post("/pages/lost", content=b"token=\xff", headers=HTML)
+    assert [each.status_code for each in (too_big, too_many, odd)] == [413, 400, 400]
+    assert (await visitor.get("/pages/lost")).status_code == 405
+    async with await anyio.connect_tcp("127.0.0.1", visitor.http.base_url.port or 0) as stream:
+        await stream.send(b"POST /pages/login HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nu")
+    assert (await visitor.get("/")).status_code == 200
+
+
 async def test_odd_data_of_jobs_end_no_page(remote: Caller, visitor: Visitor) -> None:
     """Whatever other programs keep in a Job."""
     odd = (
@@ -495,3 +507,29 @@ async def test_odd_data_of_jobs_end_no_page(remote: Caller, visitor: Visitor) ->
     for job in ids:
         await remote.update("Job", job, data=odd[ids.index(job)])
         assert (await visitor.get(f"/pages/jobs/{job}")).status_code == 200
+
+
+@pytest.mark.skipif(not ALL.exists(), reason="the recorded schemas are not beside the checkout")
+async def test_pages_show_what_the_schemas_of_a_real_server_have() -> None:
+    async with (
+        running(schemas=ALL) as server,
+        visiting(server) as visitor,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        api = Caller(http, server.api_user, server.api_key)
+        job = await add_job(api, description="Render", lease=lease(60))
+        assert await visitor.titles() == ["Render"]
+        assert await visitor.titles("/?q=render&user=developer&status=running") == ["Render"]
+        assert (await visitor.submit(f"/pages/jobs/{job}/stop")).status_code == 303
+        assert "stop" in server.inspector.job(job)["data"]
+        for path in ("/pages/requests", "/pages/actions"):
+            assert (await visitor.get(path)).status_code == 200
+
+
+async def test_pages_of_a_server_without_jobs_say_so() -> None:
+    rig = {"id": "Rig", "primary_key": ["id"], "properties": {"id": {"type": "string"}}}
+    async with running(schemas=[rig], empty=True) as server, visiting(server) as visitor:
+        codes = [(await visitor.get(path)).status_code for path in ("/", "/pages/actions")]
+        assert codes == [422, 422]
+        assert "Job" in (await visitor.get("/")).text
+        assert (await visitor.get("/pages/requests")).status_code == 200

@@ -165,12 +165,16 @@ async def test_an_owner_that_was_blocked_sets_a_mistaken_recovery_right(
         await until(lambda: data_contains(session, job_id, "before"))
         (tmp_path / "journal.flagged").touch()
         await renewed(session, job_id, times=2)
-        theirs = await fetch(session, job_id)
-        data = json.loads(theirs["data"])
-        over = {**data[LEASE], **ELSEWHERE._asdict(), "until": "2020-01-01T00:00:00+00:00"}
-        theirs["data"] = {**data, "theirs": 2, LEASE: over}  # as another host sees it
-        await session.commit()
-        assert len((await recover(session)).failed) == 1
+
+        async def is_failed() -> bool:
+            theirs = await fetch(session, job_id)
+            data = json.loads(theirs["data"])
+            over = {**data[LEASE], **ELSEWHERE._asdict(), "until": "2020-01-01T00:00:00+00:00"}
+            theirs["data"] = {**data, "theirs": 2, LEASE: over}  # as another host sees it
+            await session.commit()
+            return len((await recover(session)).failed) == 1
+
+        await until(is_failed)  # at once, unless a renewal was under way
         assert (await fetch(session, job_id)).status is JobStatus.FAILED
         (tmp_path / "journal.flag").touch()
 

@@ -92,6 +92,10 @@ USES: dict[str, Use] = {
     "job_context of a Job": lambda o: _run_job(o.session, job=o.job),
     "attach": lambda o: o.running.attach(b"x", name="x.txt"),
     "recover": lambda o: recover(o.session),
+    "wait_for": lambda o: o.session.wait_for(o.job, timeout=1),
+    "watch": lambda o: _iterate(aiter(o.session.watch(o.job))),
+    "job.wait": lambda o: o.job.wait(timeout=1),
+    "stop_job": lambda o: o.session.stop_job(o.job),
     "claim_job": lambda o: o.session.claim_job('Job where status is "queued"'),
     "stop_requested": lambda o: o.running.stop_requested.wait(),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,39 @@ async def test_with_a_cursor_nothing_is_lost_and_without_it_every_loss_is_announ
         for text in lost:
             began, ended = written[text]
             assert any(gap.since <= ended and began <= gap.until for gap in gaps), text
+
+
+SERVICE = """
+import asyncio, sys
+from aioftrackjobs import AsyncSession, job_context
+
+async def serve(started):
+    async with AsyncSession(*sys.argv[1:]) as session:
+        @session.events.on("topic=go")
+        async def go(event):
+            async with job_context(session, description="In a handler"):
+                started.set()
+                await asyncio.sleep(1000)
+
+        await session.events.ready()
+        await session.events.publish("go")
+        await session.events.run()
+
+async def main():
+    started = asyncio.Event()
+    service = asyncio.create_task(serve(started))
+    await started.wait()
+
+asyncio.run(main())  # which cancels all tasks, those of the session among them
+"""
+
+
+@pytest.mark.asyncio_only
+async def test_the_job_of_a_handler_ends_with_the_event_loop(server: ServerHandle) -> None:
+    arguments = [server.url, server.api_key, server.api_user]
+    with anyio.fail_after(30):
+        done = await anyio.run_process([sys.executable, "-c", SERVICE, *arguments], check=False)
+
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+    jobs = server.inspector.find("select status from Job")
+    assert [job["status"] for job in jobs] == ["failed"]

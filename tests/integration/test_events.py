@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -38,7 +39,8 @@ from aioftrackjobs.events import (
 from aioftrackjobs.testing import Drop, Duplicate
 
 from .conftest import Official
-from .settings import Setting, connected
+from .frames import leaks
+from .settings import QUICK, Setting, connected
 from .waiting import until
 
 pytestmark = pytest.mark.every_client
@@ -315,8 +317,9 @@ async def test_a_client_that_cannot_upgrade_is_refused(
 async def test_refused_credentials_are_an_error(server: ServerHandle) -> None:
     wrong = AsyncSession(server.url, "a-wrong-key", server.api_user)
     async with wrong as session:
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(AuthenticationError) as caught:
             await session.events.ready()
+        assert leaks(caught.value, "a-wrong-key") == []
         with pytest.raises(AuthenticationError):
             await session.events.publish("a")
         assert session.health.events.state == "refused"
@@ -360,8 +363,9 @@ async def test_closing_ends_handlers_in_order(
     async def request() -> None:
         replies.append((await other.events.request("quick", timeout=20)).data)
 
+    timings = replace(QUICK, closing_wait=0.2)
     async with anyio.create_task_group() as group:
-        async with connected(server) as session:
+        async with connected(server, timings=timings) as session:
 
             @session.events.on("topic=quick")
             async def quick(_: Event) -> str:

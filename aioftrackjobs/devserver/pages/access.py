@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from aioftrackjobs.devserver.api_errors import (
@@ -116,6 +116,8 @@ class Access:
                     raise RequestError("This form is of an earlier log-in: reload the page.", 403)
                 else:
                     response = await endpoint(visit)
+            except ClientDisconnect:
+                response = Response(status_code=400)
             except ApiError as error:
                 response = visit.page("error.html", error.status, reason=error.content)
                 if isinstance(error, BusyError):

@@ -30,9 +30,9 @@ NEXT = (
     "Set FTRACK_SERVER to this address, and FTRACK_API_USER and FTRACK_API_KEY to what the server "
     "printed when it started. Then any ftrack client can use it."
 )
-#: Ends of the names of files that are shown as text, and bytes of one that are shown.
+#: Ends of the names of files that are shown as text, how many are, and bytes of one that are.
 _TEXTS = (".txt", ".log", ".json", ".csv", ".md", ".yml", ".yaml", ".xml", ".py", ".ini")
-_SHOWN = 64 * 1024
+_MOST_READ, _SHOWN = 10, 64 * 1024
 #: What keeps a file of a Job from doing anything in the page's name, if a browser shows it.
 _FILE_HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 
@@ -157,7 +157,9 @@ class JobPages:
     ) -> Response:
         await self._feed.ready()
         job = await self._run(jobs.row, self._engine, job_id)
-        files = [await self._file_of(each) for each in job.attachments]
+        read, rest = job.attachments[:_MOST_READ], job.attachments[_MOST_READ:]
+        files = [await self._file_of(each) for each in read]
+        files += [{**each, "text": None} for each in rest]
         return visit.page(
             "job.html",
             status,

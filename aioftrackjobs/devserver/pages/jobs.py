@@ -21,8 +21,8 @@ from aioftrackjobs.protocol.values import decode_tagged
 #: Rows of a page.
 MOST_ROWS = 2000
 STATUSES = ("queued", "running", "done", "failed", "lost")
-#: Characters of a reason that a Job shows.
-LONGEST_REASON = 200
+#: Characters of a reason that a Job shows, and of a text.
+LONGEST_REASON, _LONGEST_TEXT = 200, 400
 #: Characters that stand in a Job's data as they are, whoever has encoded it.
 _ODD = re.compile(r"[^A-Za-z0-9 .:,()-]+")
 _PERCENTAGE = re.compile(r"\d{1,3} %(, )?")
@@ -189,7 +189,7 @@ def _row(entity: Mapping[str, Any]) -> JobRow:
     text = entity["data"] if isinstance(entity["data"], str) else ""
     data = data_of(text)
     kind = str(entity["type"] or "job")
-    title, message = _texts(data, kind)
+    title, message = (each[:_LONGEST_TEXT] for each in _texts(data, kind))
     progress = data.get("progress")
     is_running = entity["status"] == "running"
     lease = data.get("lease")

@@ -224,6 +224,24 @@ async def test_a_refused_subscription_is_an_error_of_its_own() -> None:
         assert session.health.events.subscriptions == 1
 
 
+async def test_a_service_does_not_run_with_a_refused_subscription() -> None:
+    hub = FakeHub()
+    hub.on_socket = lambda socket: setattr(socket, "acknowledges", False)
+    async with hub.session() as session:
+        session.events.on("topic=a")(print)
+
+        async def refuse() -> None:
+            socket = await hub.socket()
+            await socket.until(lambda: len(socket.frames) == 2)
+            socket.push("6:::1+[]")
+            socket.push('6:::2+[{"success":false,"message":"too many"}]')
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(refuse)
+            with pytest.raises(ServerError, match="'topic=a': too many"):
+                await session.events.run()
+
+
 async def test_what_is_published_while_away_is_sent_after_the_subscriptions() -> None:
     hub = FakeHub()
     hub.accepts = False
@@ -337,3 +355,18 @@ async def test_a_transport_without_connections_is_refused() -> None:
     async with Lame().session() as session:
         with pytest.raises(ConfigurationError):
             await session.events.ready()
+
+
+async def test_an_unexpected_error_ends_the_connection_and_not_the_hub(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = FakeHub()
+    async with hub.session() as session, session.events.subscribe("topic=a") as events:
+        with monkeypatch.context() as patched:
+            patched.setattr("aioftrackjobs.protocol.socketio.read_frame", lambda _: 1 / 0)
+            hub.sockets[0].push("2::")
+            await until(lambda: session.health.events.state == "connecting")
+        assert isinstance(await following(events), Gap)
+        hub.sockets[-1].push_event("a")
+        assert (await following(events)).topic == "a"
+    assert "ZeroDivisionError" in caplog.text

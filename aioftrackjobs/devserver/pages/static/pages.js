@@ -82,8 +82,10 @@ function showParts(page, hasLists = false) {
   }
 }
 
+/** Return a page; null if there is none, which is said. */
 async function load(url, options = {}) {
-  const response = await fetch(url, { ...options, headers: { accept: "text/html", ...options.headers } });
+  const response = await fetch(url, { ...options, headers: { accept: "text/html" } }).catch(() => null);
+  if (!response) { say("off", "The server does not respond"); return null; }
   if (response.status === 401) { location.reload(); return null; }
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   page.address = response.url;
@@ -96,7 +98,7 @@ let opener = null;
 
 function openPanel(article) {
   const panel = byId("panel");
-  if (!panel) return;
+  if (!panel) { byId("main").prepend(article); return; }
   panel.replaceChildren(article);
   panel.hidden = false;
   document.body.classList.add("has-panel");
@@ -140,7 +142,7 @@ async function refreshPanel() {
 
 // ---- Updates from the server. ----
 
-let source = null, retry = null;
+let source = null, retry = null, applied = Promise.resolve();
 
 function say(state, text) {
   const live = byId("live");
@@ -161,13 +163,13 @@ function connect() {
   own.onopen = () => say("on", "Live");
   own.onmessage = (event) => {
     list.dataset.position = event.lastEventId;
-    apply(list, JSON.parse(event.data));
+    applied = applied.then(() => apply(list, JSON.parse(event.data)));
   };
   own.onerror = async () => {
     if (own.readyState !== EventSource.CLOSED) { say("off", "Reconnecting"); return; }
     say("off", "Not live");
     retry = setTimeout(connect, 2000);
-    const response = await fetch(url.replace("/stream", "/status")).catch(() => null);
+    const response = await fetch("/pages/status").catch(() => null);
     if (response?.status === 401) say("off", "Logged out: load the page again");
     else if (response?.status === 503) say("off", "Too many pages are open");
   };
@@ -192,7 +194,8 @@ async function apply(list, update) {
   if (update.is_all) for (const row of [...list.children]) if (!kept.has(row.id)) row.remove();
   while (list.children.length > Number(list.dataset.most)) list.lastElementChild.remove();
   const open = byId("job")?.dataset.job;
-  if (open && (update.is_all || kept.has(`job-${open}`) || update.gone.includes(`job-${open}`))) refreshPanel();
+  const isNew = kept.has(`job-${open}`) || update.gone.includes(`job-${open}`);
+  if (open && (update.is_all || isNew)) refreshPanel();
 }
 
 function place(list, row) {
@@ -214,14 +217,18 @@ function place(list, row) {
 
 function announce(row) {
   const state = find(".dot", row)?.textContent;
-  if (state && find(".title", row) && state !== "running") byId("say").textContent = `${find(".title", row).textContent}: ${state}`;
+  const title = find(".title", row)?.textContent;
+  if (title && state !== "running") byId("say").textContent = `${title}: ${state}`;
 }
 
 // ---- Links, forms and keys. ----
 
+let filtered = 0;
+
 async function filter(url) {
+  const own = ++filtered;
   const page = await load(url);
-  if (!page) return;
+  if (!page || own !== filtered) return;
   showParts(page, true);
   const empty = find(".empty", page);
   if (empty) morph(find(".empty"), empty);
@@ -231,17 +238,11 @@ async function filter(url) {
 async function submit(form, button) {
   const body = new URLSearchParams(new FormData(form, button));
   form.inert = true;
-  try {
-    const page = await load(form.getAttribute("action"), { method: "POST", body });
-    if (page) {
-      showParts(page);
-      find("[role=alert], [aria-invalid]", byId("panel") || document)?.focus?.();
-    }
-  } catch {
-    say("off", "The server does not respond");
-  } finally {
-    form.inert = false;
-  }
+  const page = await load(form.getAttribute("action"), { method: "POST", body });
+  form.inert = false;
+  if (!page) return;
+  showParts(page);
+  find("[role=alert]", byId("main"))?.focus();
 }
 
 document.addEventListener("click", (event) => {
@@ -302,7 +303,7 @@ document.addEventListener("keydown", (event) => {
     const next = row ? (isDown ? row.nextElementSibling : row.previousElementSibling) : byId("rows").firstElementChild;
     if (!next) return;
     event.preventDefault();
-    find(".what", next)?.focus();
+    find(".what, summary", next)?.focus();
     next.scrollIntoView({ block: "nearest" });
   }
 });
