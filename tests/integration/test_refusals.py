@@ -298,6 +298,28 @@ async def test_a_refused_delete_stays_refused_in_a_larger_commit(
     assert {key: row["data"] for key, row in tables.rows.items()} == {"a": "x", "c": "x"}
 
 
+@pytest.mark.every_loop
+async def test_a_page_of_a_proxy_does_not_say_that_an_entity_is_gone(
+    tables: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its status is 404, and queries hide the entity."""
+    send, pages = tables.send, [WireResponse(404, b"<h1>Not Found</h1>")]
+
+    async def refuse(request: WireRequest) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        return pages.pop() if pages and b'"delete"' in request.body else await send(request)
+
+    async with tables.session(retry=again()) as session:
+        job = session.create(Job, {"data": "x"})
+        await session.commit()
+        tables.hidden = {job.id}
+        monkeypatch.setattr(tables, "send", refuse)
+        session.delete(job)
+        assert await end_of(session) == "CommitUncertainError"
+        session.rollback()
+    assert tables.rows.keys() == {job.id}
+
+
 async def test_a_page_that_does_not_have_all_rows_is_read_on(tables: Studio) -> None:
     tables.question = "one of a page"
     async with tables.session(retry=again()) as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ import anyio
 from aioftrackjobs import AsyncSession, CommitUncertainError, Entity, FtrackJobsError
 
 from .ground import Ground, hanging_counts, side_by_side
-from .proxy import Exchange, Proxy, forward, proxied
+from .proxy import Exchange, Proxy, Rule, forward, proxied
 from .score import Score
 from .servers import Answer
 
@@ -158,6 +159,37 @@ async def odd_answers(ground: Ground) -> Score:
         earlier.append(json.loads(answer.body))
         await exchange.reply_with(200, options[chance.choice(sorted(options))])
 
+    await _run_jobs(ground, score, rule)
+    return score
+
+
+async def refused_responses(ground: Ground) -> Score:
+    """A filter refuses the response to a commit that was applied, or was not; or it is garbled."""
+    score, chance = Score(), ground.chance
+
+    async def rule(exchange: Exchange) -> None:
+        if not exchange.writes or chance.random() < 0.5:
+            await forward(exchange)
+            return
+        score.attempts += 1
+        body = (await exchange.send()).body if chance.random() < 0.6 else b"[]"
+        if chance.random() < 0.6:
+            status = chance.choice((302, 303, 304, 307, 401, 403, 404, 407, 418, 423, 451))
+            page = b"" if status == 304 else b"<h1>Blocked</h1>"
+            await exchange.reply_with(status, page, "text/html", location="file:///etc/passwd")
+            return
+        packed = gzip.compress(body)
+        coded = {"gzip": (packed[:-9], packed[:-8] + bytes(8), body), "x-none": (body[::-1],)}
+        coding = chance.choice(sorted(coded))
+        data = chance.choice(coded[coding])
+        await exchange.reply_with(200, data, content_encoding=coding)
+
+    await _run_jobs(ground, score, rule)
+    return score
+
+
+async def _run_jobs(ground: Ground, score: Score, rule: Rule) -> None:
+    """Create, change and delete Jobs behind a proxy with this *rule*; compare with the server."""
     wanted: dict[str, str] = {}  # the acknowledged state of each Job: a status, or "none"
     open_ends: set[str] = set()
 
@@ -178,11 +210,10 @@ async def odd_answers(ground: Ground) -> Score:
                         session.delete(job)
                         await _settle(session, proxy, job, "none", wanted, open_ends)
 
-        async with hanging_counts(score, "a commit with an odd answer"):
+        async with hanging_counts(score, "a commit behind a proxy"):
             proxy.rule = rule
             await side_by_side(work, 10)
     await _compare(ground, score, wanted, open_ends)
-    return score
 
 
 async def _settle(
@@ -307,6 +338,7 @@ async def endless_answers(ground: Ground) -> Score:
 KINDS = {
     "refused deletes and questions": refused_deletes,
     "odd answers": odd_answers,
+    "refused responses": refused_responses,
     "late requests": late_requests,
     "endless answers": endless_answers,
 }
