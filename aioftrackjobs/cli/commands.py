@@ -288,27 +288,6 @@ def actions(
 
 
 @app.command()
-def stop(
-    job: Annotated[str, typer.Argument(metavar="ID", help="Id of the Job.")],
-    reason: Annotated[str | None, typer.Option(help="Why, for the text of the Job.")] = None,
-    wait: Annotated[
-        str, typer.Option(metavar="TIME", help="Time to wait for its end: 0s, 30s, 5m.")
-    ] = "30s",
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
-) -> None:
-    """Stop a Job, wherever it runs: it fails, and says by whom and why."""
-    from aioftrackjobs.cli.stop import run
-
-    seconds = parse_duration(wait).total_seconds()
-    state = anyio.run(run, ServerOptions(server, api_user, api_key), job, reason, seconds)
-    print(state)
-    if not state.has_ended:
-        raise typer.Exit(1)
-
-
-@app.command()
 def recover(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be done.")

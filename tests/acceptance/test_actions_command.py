@@ -73,26 +73,6 @@ async def test_a_service_starts_again_when_its_file_changes_and_ends_its_jobs(
     assert await program.end() == 128 + signal.SIGTERM
 
 
-async def test_jobs_are_stopped_by_their_ids(
-    command: Any, session: AsyncSession, server: ServerHandle
-) -> None:
-    where = ("--server", server.url, "--api-user", server.api_user, "--api-key", server.api_key)
-    queued = session.create(Job, {"status": "queued", "data": {"description": "Render"}})
-    running = session.create(Job, {"status": "running"})
-    await session.commit()
-    stop = partial(command, "stop", *where)
-
-    ended = await run_sync(stop, queued.id, "--reason", "lunch")
-    assert ended.code == 0, ended.err
-    user = session.api_user
-    assert ended.out.strip() == f"Render - failed: stopped by {user}: lunch (failed)"
-    ended = await run_sync(stop, running.id, "--wait", "0s")
-    assert (ended.code, ended.out.strip()) == (1, "running")
-    ended = await run_sync(stop, "missing")
-    assert ended.code == 1
-    assert "no result" in ended.err
-
-
 @pytest.mark.parametrize(
     ("target", "problem"),
     [
