@@ -269,7 +269,8 @@ def test_a_report_after_the_end_of_the_event_loop_does_nothing(server: ServerHan
             assert thread.submit(report).result() is None
 
     assert server.inspector.job(jobs[0].id) == left_open
-    assert left_open["status"] == "running"
+    # Newer Pythons end the generator of the open block when the event loop ends.
+    assert left_open["status"] == ("failed" if sys.version_info >= (3, 13) else "running")
 
 
 # What makes no sense
