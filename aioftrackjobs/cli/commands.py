@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import anyio
 import typer
@@ -14,9 +13,6 @@ import typer
 from aioftrackjobs._version import __version__
 from aioftrackjobs.cli.arguments import ServerOptions, make_folder, parse_duration, read_schemas
 from aioftrackjobs.cli.job_commands import commands
-
-if TYPE_CHECKING:
-    from aioftrackjobs.devserver import ServerHandle
 
 #: Exit code after Ctrl-C, as shells know it.
 _INTERRUPTED = 130
@@ -143,14 +139,20 @@ def serve(
     seed: Annotated[
         int | None, typer.Option(help="Random seed of the faults, to repeat a run.")
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print a line for each request.")
+    ] = False,
 ) -> None:
     """Run an ftrack server on this machine until Ctrl-C."""
     from aioftrackjobs import devserver
+    from aioftrackjobs.cli.serve import Announcement, log_requests
 
     faults = devserver.Faults(seed, own_process=True)
     devserver.plan_faults(faults, fault or ())
-    if faults.planned:
-        print(f"Injecting faults with --seed {faults.seed}.", file=sys.stderr)
+    if fault:
+        print(f"Injecting {', '.join(fault)} with --seed {faults.seed}.", file=sys.stderr)
+    if verbose:
+        log_requests()
     documents = None if schemas is None else read_schemas(schemas)
     if storage is not None:
         make_folder("--storage", storage)
@@ -163,7 +165,7 @@ def serve(
         schemas=documents,
         api_user=api_user,
         api_key=api_key,
-        on_ready=_show_environment,
+        on_ready=Announcement(schemas, database, storage).show,
         fixture=fixture,
         empty=empty,
         public=public,
@@ -339,12 +341,3 @@ def recover(
     show(recovery)
     if recovery.refused:
         raise typer.Exit(1)
-
-
-def _show_environment(server: ServerHandle) -> None:
-    """Print the variables for a shell, and nothing else, to the standard output."""
-    print(f"export FTRACK_SERVER={shlex.quote(server.url)}")
-    print(f"export FTRACK_API_USER={shlex.quote(server.api_user)}")
-    print(f"export FTRACK_API_KEY={shlex.quote(server.api_key)}", flush=True)
-    print("Serving until Ctrl-C. Paste these lines into another shell.", file=sys.stderr)
-    print(f"A browser shows the Jobs at {server.url}/", file=sys.stderr)

@@ -104,6 +104,7 @@ class Engine:
 
     Attributes:
         api_user: The user that the server was started for.
+        contents: What it has held from its start, in words.
         hub: Delivers events between its clients.
         observers: Are called after each commit with the changes, in the thread that has made them;
             with None if all entities may be other ones.
@@ -173,19 +174,20 @@ class Engine:
         level = logging.WARNING if options.schemas is None else logging.INFO
         for parts in self._contents.choices:
             try:
-                self._fill(options.api_user, options.api_key, parts)
+                is_new = self._fill(options.api_user, options.api_key, parts)
             except ApiError as error:
                 reason = error.content
                 left_out = parts[-1] if parts else "user"
                 logger.log(level, "the seed leaves out its %s: %s", left_out, reason)
             else:
+                self.contents = self._contents.describe(is_new=is_new, parts=parts)
                 return
         raise ServerStartError("schemas", None, f"a server with them cannot be filled: {reason}")
 
-    def _fill(self, api_user: str, api_key: str | None, parts: Iterable[str]) -> None:
+    def _fill(self, api_user: str, api_key: str | None, parts: Iterable[str]) -> bool:
         with self._store.transaction() as transaction:
             new_batch = partial(self._services.batch, transaction, api_user)
-            self._contents.fill(self.model, transaction, new_batch, api_user, parts)
+            is_new = self._contents.fill(self.model, transaction, new_batch, api_user, parts)
             owner = owner_of(self.model, transaction, api_user)
             self.credentials.administrators = frozenset({owner})
             if api_key:
@@ -193,6 +195,7 @@ class Engine:
                 self._chosen = {owner: api_key}
             elif owner not in transaction.api_keys():
                 transaction.make_api_key(owner)
+        return is_new
 
     def _admit_users(self) -> dict[str, str]:
         """Accept the keys of all users, and return them by name."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import re
 import shlex
 import signal
 import socket
@@ -61,9 +63,11 @@ async def test_it_serves_clients_with_the_printed_variables_until_a_signal(
     first.send(signal.SIGINT)
     assert await first.end() == 0
     assert first.err == (
-        "Injecting faults with --seed 42.\n"
+        "Injecting refuse:1x:on=writes with --seed 42.\n"
         "Serving until Ctrl-C. Paste these lines into another shell.\n"
         f"A browser shows the Jobs at {variables['FTRACK_SERVER']}/\n"
+        "It holds the demo project; its 116 entity types are built in.\n"
+        f"Entities are in {kept[1]}, files in {kept[3]}.\n"
     )
 
     second = launch(*SERVE, "--port", "0", *kept, "--api-user", "farm")
@@ -76,7 +80,44 @@ async def test_it_serves_clients_with_the_printed_variables_until_a_signal(
     assert copy.read_bytes() == b"bytes that stay"
     second.send(signal.SIGTERM)
     assert await second.end() == 0
-    assert second.err.startswith("Serving until Ctrl-C. Paste these lines into another shell.\n")
+    assert "It holds what its database has; " in second.err
+
+
+async def test_verbose_logs_each_request_without_secrets(
+    launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Operations are named by kind and type; keys and signed addresses are not in the log."""
+    fixture = tmp_path / "users.json"
+    fixture.write_text(
+        '[{"__entity_type__": "User", "username": "ann", "email": "a@b.c", "is_active": true}]'
+    )
+    program = launch(*SERVE, "--port", "0", "-v", "--empty", "--fixture", str(fixture))
+    variables = await _exported(program)
+    async with _open(variables) as session:
+        async with session.events.subscribe("topic=x"):
+            for _ in range(3):
+                user = await session.current_user()
+                session.create(Job, {"user": user, "status": "done", "data": "y" * 9000})
+            await session.commit()
+        async with job_context(session, description="With a file") as job:
+            await job.attach(b"bytes", name="secret.bin")
+            await session.query("select id from Job where data is 'hidden'").all()
+        with pytest.raises(ServerError):
+            await session.query("select wrong from Job").all()
+    await program.shows("developer  event hub disconnected  ")
+    program.send(signal.SIGTERM)
+    assert await program.end() == 0
+
+    log = program.err
+    assert f"It holds 1 entity of {fixture}; " in log
+    assert "Entities are in memory, files in a temporary folder, which is gone at the end." in log
+    ending = r"  200  \d+ ms$"
+    for line in (r"create Job x3" + ending, r"query Job  200  refused: .+  \d+ ms$"):
+        assert re.search(rf"^\d\d:\d\d:\d\d  developer  {line}", log, re.MULTILINE)
+    assert re.search(r"^\S+  -  PUT /upload" + ending, log, re.MULTILINE)
+    assert re.search(r"^\S+  developer  event hub connected$", log, re.MULTILINE)
+    for secret in (variables["FTRACK_API_KEY"], "hidden", "/upload/", "websocket/", "yyy"):
+        assert secret not in log
 
 
 @pytest.fixture
@@ -128,7 +169,7 @@ def test_options_are_those_of_the_server(
     )
 
     assert (ended.code, ended.out) == (0, "")
-    assert ended.err == "Injecting faults with --seed 42.\n"
+    assert ended.err == "Injecting refuse:1x:on=writes, delay:0.5 with --seed 42.\n"
     faults, limits, on_ready = (served.pop(name) for name in ("faults", "limits", "on_ready"))
     assert (len(faults.planned), faults.seed, limits.upload) == (2, 42, 1024 * 1024)
     assert callable(on_ready)
@@ -174,7 +215,37 @@ def test_port_in_use_is_one_line(command: Callable[..., Any]) -> None:
         ended = command("serve", "--port", str(port))
 
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith(f"aioftrackjobs: cannot serve on 127.0.0.1:{port}: ")
+    assert ended.err == (
+        f"aioftrackjobs: cannot serve on 127.0.0.1:{port}: another program uses this port;"
+        " choose another port (--port), or 0 for any free one\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        pytest.param(PermissionError(errno.EACCES, "x"), "choose a port from 1024 on", id="port"),
+        pytest.param(OSError(errno.EADDRNOTAVAIL, "x"), "does not have this address", id="host"),
+        pytest.param(socket.gaierror(-2, "unknown"), "no address here: unknown", id="name"),
+        pytest.param(UnicodeError("label too long"), "label too long", id="no-name"),
+    ],
+)
+def test_refused_address_is_one_line(
+    command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+) -> None:
+    class Refusing(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise error
+
+    monkeypatch.setattr("aioftrackjobs.devserver.serving.address.socket.socket", Refusing)
+    ended = command("serve", "--port", "80")
+
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("aioftrackjobs: cannot serve on 127.0.0.1:80: ")
+    assert reason in ended.err
     assert ended.err.count("\n") == 1
 
 

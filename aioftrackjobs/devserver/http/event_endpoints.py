@@ -15,6 +15,7 @@ from aioftrackjobs.devserver.events.frames import HEARTBEAT
 from aioftrackjobs.devserver.events.hub import Connection
 from aioftrackjobs.devserver.faults.connections import ABORT
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
+from aioftrackjobs.devserver.pages.traffic import USER
 
 #: Heartbeats in the time within which a client expects one.
 _BEATS = 3
@@ -52,6 +53,7 @@ class EventEndpoints:
         if connection is None:
             await websocket.close()  # before it is accepted: refused with 403
             return
+        websocket.scope[USER] = connection.username
         try:
             await websocket.accept()
             async with anyio.create_task_group() as tasks:

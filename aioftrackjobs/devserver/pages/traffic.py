@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
+from typing import Any, Final
+from urllib.parse import parse_qs
 
 from pydantic_core import from_json, to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from aioftrackjobs.devserver.faults.connections import INJECTED
 from aioftrackjobs.devserver.faults.middleware import FaultMiddleware, is_page
 from aioftrackjobs.devserver.faults.plan import Faults
+from aioftrackjobs.devserver.pages import request_log
 from aioftrackjobs.devserver.pages.streams import Streams
 
 #: Entries that are kept, bytes of a body that are, and characters of one that are shown.
@@ -27,6 +29,10 @@ _NAMED, _LONGEST_NAME = 3, 160
 _REFUSAL = b'{"exception"'
 #: Addresses whose last part is a secret, or is as good as one.
 _SIGNED = ("/upload", "/socket.io/1/websocket")
+#: Parameters of an address that name the user, where no header does.
+_USER_PARAMETERS = ("api_user", "username")
+#: Key in a scope for the user of a connection to the event hub, whose address does not name it.
+USER: Final = "aioftrackjobs.user"
 
 
 @dataclass(slots=True, eq=False)
@@ -155,12 +161,13 @@ class Traffic:
         began = monotonic()
         path = next((each for each in _SIGNED if scope["path"].startswith(each)), scope["path"])
         entry = self._add("request", f"{scope.get('method', 'WS')} {path}", _user_in(scope))
+        largest = request_log.LARGEST_LOGGED_BODY if request_log.is_logging() else _LARGEST_BODY
 
         async def note_body() -> Message:
             message = await receive()
             body = message.get("body", b"")
             entry.size += len(body)
-            if entry.size <= _LARGEST_BODY:
+            if entry.size <= largest:
                 entry.content += body
             return message
 
@@ -168,7 +175,8 @@ class Traffic:
             if message["type"] == "http.response.start":
                 entry.status = message["status"]
             elif message["type"] == "websocket.accept":
-                entry.status = 101
+                entry.status, entry.user = 101, scope.get(USER, entry.user)
+                request_log.log_connection(entry)
             elif message.get("body", b"").startswith(_REFUSAL):
                 entry.refusal = _refusal_in(message["body"])
             await send(message)
@@ -177,6 +185,9 @@ class Traffic:
             await app(scope, note_body if path == "/api" else receive, note_status)
         finally:
             entry.seconds, entry.fault = monotonic() - began, scope.get(INJECTED)
+            request_log.log_end(entry)
+            if len(entry.content) > _LARGEST_BODY:
+                entry.content = b""
             self._change(entry)
 
     def note_event(self, event: Mapping[str, Any], receivers: int) -> None:
@@ -208,7 +219,10 @@ class Traffic:
 
 def _user_in(scope: Scope) -> str:
     value = next((value for name, value in scope["headers"] if name == b"ftrack-user"), b"")
-    return str(value.decode("utf-8", "replace"))
+    if value:
+        return str(value.decode("utf-8", "replace"))
+    parameters = parse_qs(scope["query_string"].decode("latin-1"))
+    return next((parameters[name][0] for name in _USER_PARAMETERS if name in parameters), "")
 
 
 def _refusal_in(body: bytes) -> str:

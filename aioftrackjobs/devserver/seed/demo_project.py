@@ -66,14 +66,18 @@ class SeedContents:
         new_batch: Callable[[], Batch],
         api_user: str,
         parts: Iterable[str],
-    ) -> None:
+    ) -> bool:
         """Create *parts*, users and the fixture; all users but *api_user* get keys.
+
+        Returns:
+            Whether the database was new, without which there are no *parts*.
 
         Raises:
             ServerStartError: If an entry of the fixture cannot be loaded.
             ApiError: If the schemas do not allow the rest; also when the transaction ends.
         """
-        if not transaction.key_digests():
+        is_new = not transaction.key_digests()
+        if is_new:
             batch = new_batch()
             for part in parts:
                 for entity_type, values in _entities(part):
@@ -85,6 +89,21 @@ class SeedContents:
         _add_user(model, transaction, batch, api_user)
         _grant(model, transaction, batch, api_user, ADMINISTRATOR)
         batch.finish()
+        return is_new
+
+    def describe(self, *, is_new: bool, parts: Sequence[str]) -> str:
+        """Return in words what a server holds that was filled with *parts*."""
+        if not is_new:
+            words = ["what its database has"]
+        elif "project" in parts:
+            words = ["the demo project"]
+        else:
+            words = []
+        if self.fixture.name or self.fixture.entries:
+            count = len(self.fixture.entries)
+            entities = "1 entity" if count == 1 else f"{count} entities"
+            words.append(f"{entities} of {self.fixture.name or 'a list'}")
+        return " and ".join(words) or "one user and no project"
 
     def _add_users(
         self, model: Model, transaction: Transaction, batch: Batch, api_user: str

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 
 from aioftrackjobs.devserver.errors import ServerStartError
 
 _BACKLOG = 512
+#: What to do about an address that the system refuses.
+_REASONS = {
+    errno.EADDRINUSE: "another program uses this port; choose another port (--port), "
+    "or 0 for any free one",
+    errno.EACCES: "the system does not allow this port; choose a port from 1024 on (--port)",
+    errno.EADDRNOTAVAIL: "this machine does not have this address",
+    errno.EAFNOSUPPORT: "this machine does not support this kind of address",
+}
 #: Addresses that stand for all of a machine's, and those that reach them from the machine itself.
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -48,18 +57,28 @@ def bind(host: str, port: int) -> socket.socket:
         ServerStartError: If the system refuses it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # IPPROTO_TCP is named because asyncio turns off Nagle's delay (40 ms for each response) only
-    # for sockets whose protocol says so.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ServerStartError("host", f"{host}:{port}", reason) from error
+        # IPPROTO_TCP is named because asyncio turns off Nagle's delay (40 ms for each response)
+        # only for sockets whose protocol says so.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except (OSError, OverflowError, TypeError, ValueError) as error:
+        raise ServerStartError("host", f"{host}:{port}", _reason(error)) from error
     return listener
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    if isinstance(error, socket.gaierror):
+        return f"this name has no address here: {error.strerror}"
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
 
 
 def url_of(host: str, port: int) -> str:

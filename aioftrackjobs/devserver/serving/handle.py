@@ -83,6 +83,16 @@ class Inspector(EntityInspector):
         self._engine = engine
         self._connections = connections
 
+    @property
+    def contents(self) -> str:
+        """What the server has held from its start, in words, as "the demo project"."""
+        return self._engine.contents
+
+    @property
+    def entity_types(self) -> list[str]:
+        """The names of all entity types."""
+        return sorted(self._engine.model.types)
+
     def path(self, component_id: str) -> Path:
         """Return where the file of a component is kept.
 
