@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,14 @@ from aioftrackjobs.cli.demo_view import (
     job_table,
     shot_of,
 )
-from aioftrackjobs.cli.demo_work import Shot, TranscodeError, plan_shots, transcode
+from aioftrackjobs.cli.demo_work import (
+    SHEET,
+    Shot,
+    TranscodeError,
+    make_sheet,
+    plan_shots,
+    transcode,
+)
 from aioftrackjobs.devserver import ServerHandle, running
 
 _CLOSING = """\
@@ -43,7 +51,17 @@ To do the same with the ftrack server of your studio:
             async for frame in job.track(frames):
                 await encode(frame)
             await job.attach("sh010.mov")
+
+What to try next, without a studio:
+
+    aioftrackjobs serve                   a server with a jobs page in the browser
+    aioftrackjobs run -- rsync -a a/ b/   any command as a Job
+    aioftrackjobs jobs                    the Jobs in the terminal
+
+docs/ has a page for each of them.
 """
+#: Commands run as Jobs on Linux and macOS.
+_HAS_COMMANDS = sys.platform != "win32"
 
 
 class _Console(Console):
@@ -73,9 +91,11 @@ def run(count: int) -> None:
 
 async def _demonstrate(shots: Sequence[Shot], folder: Path, console: Console) -> None:
     async with running() as server, _open(server) as session, _open(server) as viewer:
-        intro = f"{len(shots)} Jobs run on a local ftrack server, {server.url}:\n"
+        sheet = [SHEET] if _HAS_COMMANDS else []
+        command = " and a command" if sheet else ""
+        intro = f"{len(shots)} Jobs{command} run on a local ftrack server, {server.url}:\n"
         console.print(intro, soft_wrap=True)
-        view = LiveView(viewer, console, [shot.name for shot in shots])
+        view = LiveView(viewer, console, [*(shot.name for shot in shots), *sheet])
         await _transcode_all(session, shots, folder, view)
         jobs = await fetch_ended(viewer)
         console.print(await _verify_one(viewer, jobs, folder), soft_wrap=True)
@@ -98,6 +118,8 @@ async def _transcode_all(
         async with anyio.create_task_group() as work:
             for shot in shots:
                 work.start_soon(_try_transcode, session, shot, folder)
+            if _HAS_COMMANDS:
+                work.start_soon(make_sheet, session)
         ended.set()
 
 

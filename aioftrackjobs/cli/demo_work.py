@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -14,6 +15,15 @@ from aioftrackjobs import AsyncSession, job_context
 
 #: Bytes of one encoded frame.
 _FRAME_SIZE = 48 * 1024
+#: Name of the Job whose work is a command; it stands behind all shots.
+SHEET = "sheet"
+#: The command: any program whose output shows its progress.
+_COMMAND = """
+import time
+for percent in range(0, 101, 5):
+    print(f"openjd_progress: {percent}")
+    time.sleep(0.08)
+"""
 
 
 class TranscodeError(Exception):
@@ -53,6 +63,18 @@ async def transcode(session: AsyncSession, shot: Shot, folder: Path) -> None:
             async for frame in job.track(shot.frames):  # reports the progress
                 await file.write(await encode(shot, frame))
         await job.attach(movie)
+
+
+async def make_sheet(session: AsyncSession) -> None:
+    """Run a command of somebody else as a Job: its lines of OpenJD are the progress."""
+    async with job_context(
+        session,
+        user="noor",
+        description="Make a contact sheet",
+        data={"shot": SHEET},
+        interval=0.2,
+    ) as job:
+        await job.run([sys.executable, "-u", "-c", _COMMAND], quiet=True)
 
 
 async def encode(shot: Shot, frame: int) -> bytes:

@@ -58,6 +58,19 @@ def test_four_of_five_jobs_are_done_in_the_table(piped: Run) -> None:
     assert statuses == ["done", "done", "failed", "done", "done"]
 
 
+@POSIX
+def test_a_command_runs_as_a_job(piped: Run) -> None:
+    assert re.search(r"^sheet +noor +running$", piped.out, re.MULTILINE)
+    assert re.search(r"^sheet +noor +done$", piped.out, re.MULTILINE)
+    assert re.search(r"^ ?noor +done +Make a contact sheet", _table(piped), re.MULTILINE)
+
+
+def test_its_end_names_the_next_commands(piped: Run) -> None:
+    end = piped.out.partition("What to try next")[2]
+    for command in ("serve", "run --", "jobs"):
+        assert f"    aioftrackjobs {command} " in end
+
+
 def test_table_shows_why_a_job_failed(piped: Run) -> None:
     words = " ".join(_table(piped).split())
 
