@@ -18,6 +18,7 @@ from rich.console import Console
 
 from aioftrackjobs import AsyncSession, Job, JobStatus, TransferError
 from aioftrackjobs.cli.demo_view import (
+    NARROW,
     LiveView,
     attachments,
     fetch_ended,
@@ -54,7 +55,7 @@ To do the same with the ftrack server of your studio:
 
 What to try next, without a studio:
 
-    aioftrackjobs serve                   a server with a jobs page in the browser
+    aioftrackjobs serve                   a server, with a jobs page
     aioftrackjobs run -- rsync -a a/ b/   any command as a Job
     aioftrackjobs jobs                    the Jobs in the terminal
 
@@ -100,7 +101,7 @@ async def _demonstrate(shots: Sequence[Shot], folder: Path, console: Console) ->
         jobs = await fetch_ended(viewer)
         console.print(await _verify_one(viewer, jobs, folder), soft_wrap=True)
     console.print("What the server has stored:")
-    console.print(job_table(jobs))
+    console.print(job_table(jobs, is_narrow=console.width < NARROW))
     failed = next(shot_of(job) for job in jobs if job.status == JobStatus.FAILED)
     console.print(_CLOSING.format(failed=failed), end="", markup=False, soft_wrap=True)
 

@@ -24,6 +24,8 @@ _ENDED = (
     " job_components.component.name, job_components.component.file_type,"
     " job_components.component.size from Job"
 )
+#: Columns of a terminal below which a table shows less.
+NARROW = 70
 #: Seconds between two queries.
 _PERIOD = 0.1
 _STYLES = {"running": "cyan", "done": "green", "failed": "red"}
@@ -90,22 +92,23 @@ def file_name(component: Component) -> str:
     return f"{component['name']}{component['file_type']}"
 
 
-def job_table(jobs: Iterable[Job]) -> Table:
-    """Return a table of *jobs*."""
+def job_table(jobs: Iterable[Job], *, is_narrow: bool) -> Table:
+    """Return a table of *jobs*; a narrow one has no attachments and times."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), expand=True)
     for heading in ("User", "Status"):
         table.add_column(heading, no_wrap=True)
     table.add_column("Description", ratio=1, overflow="fold")
-    for heading in ("Attachment", "Start, end"):
+    for heading in () if is_narrow else ("Attachment", "Start, end"):
         table.add_column(heading, no_wrap=True)
     for job in jobs:
-        table.add_row(
+        cells = [
             job["user"]["username"],
             _colored(job.status),
             Text(job.description or ""),
             Text("\n".join(f"{file_name(c)}\n{_size(c['size'])}" for c in attachments(job))),
             f"{_clock(job['created_at'])}\n{_clock(job['finished_at'])}",
-        )
+        ]
+        table.add_row(*cells[: len(table.columns)])
     return table
 
 

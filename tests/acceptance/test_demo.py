@@ -133,15 +133,17 @@ async def test_interrupt_leaves_cleanly(launch: Callable[..., Any], tmp_path: Pa
 
 
 @POSIX
-def test_terminal_shows_live_bars(
+def test_narrow_terminal_shows_live_bars_and_descriptions(
     tmp_path: Path, environment: Callable[[Path], dict[str, str]]
 ) -> None:
-    run = _in_terminal(environment(tmp_path))
+    run = _in_terminal({**environment(tmp_path), "COLUMNS": "40"})
 
     assert run.code == 0
     bars = re.findall(r"sh010  maya.*? (\d+)%", _without_escapes(run.out))
     assert len(set(bars)) > 5
     assert bars[-1] == "100"
+    table = _without_escapes(_table(run)).replace("\r", "")
+    assert re.search(r"^ ?maya +done +Transcode sh010 *$", table, re.MULTILINE)
 
 
 @POSIX
