@@ -14,7 +14,7 @@ from aioftrackjobs.cli.texts import plain
 if TYPE_CHECKING:
     from aioftrackjobs.devserver import ServerHandle
 
-_REQUESTS = "aioftrackjobs.devserver.requests"
+_REQUESTS = "aioftrackjobs.devserver.pages.request_log"
 
 
 @dataclass(frozen=True, slots=True)
