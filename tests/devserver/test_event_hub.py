@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidState, InvalidStatus
 
 from aioftrackjobs.devserver import Limits, ServerHandle, running
 
@@ -293,3 +294,17 @@ async def test_a_server_stops_while_clients_are_connected() -> None:
             client = HubClient(await connect(url, compression=None))
             tasks.start_soon(listen, client)
         await closed.wait()
+
+
+async def test_a_connection_that_closes_already_does_not_disturb_the_server_s_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shut_down(connection: Any) -> None:  # as uvicorn does between a close frame and the end
+        connection.transport.close()
+        raise InvalidState("connection is closing")
+
+    protocol = "aioftrackjobs.devserver.serving.uvicorn_server._WebSocketProtocol.shutdown"
+    monkeypatch.setattr(protocol, shut_down)
+    async with AsyncExitStack() as longer, running() as server:
+        client = await longer.enter_async_context(connected(server))
+        assert await client.publish("a") == {"success": True}

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.exceptions import InvalidState
 
 from aioftrackjobs.devserver.api_errors import RequestError, error_body
 from aioftrackjobs.devserver.faults.connections import ABORT, CLOSE
@@ -86,7 +87,8 @@ class UvicornServer(uvicorn.Server):
         for listener in (*self.servers, *(sockets or ())):
             listener.close()
         for connection in list(state.connections):
-            connection.shutdown()
+            with suppress(InvalidState):  # a WebSocket that closes already
+                connection.shutdown()
         if not await _ended(state, _STOP_GRACE):
             self.interrupt()  # what runs in threads cannot be cancelled
             await _ended(state, _INTERRUPT_GRACE)
