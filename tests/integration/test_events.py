@@ -330,7 +330,7 @@ async def test_credentials_that_are_withdrawn_while_it_is_connected_are_a_state_
     server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     name, key = next(each for each in server.api_keys.items() if each[0] != server.api_user)
-    timings = replace(QUICK, event_refusal_pause=0.05)
+    timings = replace(QUICK, event_refusal_pause=0.0)
     async with AsyncSession(server.url, key, name, timings=timings) as session:
         session.events.on("topic=a")(lambda _: None)
         await session.events.ready()
