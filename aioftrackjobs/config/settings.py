@@ -188,13 +188,42 @@ def require(is_valid: bool, argument: str, expected: str, value: object) -> None
         is_valid: Whether *argument* may be *value*.
         argument: Name of the argument.
         expected: What it must be.
-        value: What it is; of texts and objects, only the type is shown.
+        value: What it is; of texts and objects, only the type is shown, or what is wrong with any
+            text of that kind.
     """
     if not is_valid:
-        is_number = isinstance(value, float) or (isinstance(value, int) and abs(value) < _LONG)
-        is_short = value is None or is_number
-        shown = repr(value) if is_short else f"a value of type {type(value).__name__}"
-        raise ArgumentError(argument, expected, "empty" if value == "" else shown)
+        raise ArgumentError(argument, expected, _show(value))
+
+
+def _show(value: object) -> str:
+    """Return what *value* is, without a call of its methods, which may raise anything."""
+    kind = type(value)
+    if value is None or kind is bool or kind is float or (kind is int and abs(value) < _LONG):  # type: ignore[arg-type]
+        return repr(value)
+    if isinstance(value, str):
+        return _problem_of_text(value) or f"a value of type {type_name(value)}"
+    return f"a value of type {type_name(value)}"
+
+
+def type_name(value: object) -> str:
+    """Return the name of the type of *value*, whatever its metaclass says."""
+    name: str = type.__dict__["__name__"].__get__(type(value))
+    return name
+
+
+def _problem_of_text(value: str) -> str | None:
+    """Return what is wrong with *value* as a name or an id of any kind; None if nothing is."""
+    text = str.__str__(value)
+    if not text.strip():
+        return "a text of blanks" if text else "empty"
+    if "\0" in text:
+        return "a text with the character NUL"
+    return None
+
+
+def is_id(value: object) -> bool:
+    """Return whether *value* is a text that may be an id or a name: no blanks alone, and no NUL."""
+    return isinstance(value, str) and _problem_of_text(value) is None
 
 
 def require_seconds(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 from uuid import UUID
 
-from aioftrackjobs.config.settings import require, require_name
+from aioftrackjobs.config.settings import is_id, require, require_name
 from aioftrackjobs.errors import EntityError
 from aioftrackjobs.models import Entity, Owner, owner_of
 from aioftrackjobs.protocol.values import JSONValue, encode_value
@@ -84,6 +84,5 @@ def id_of(argument: str, entity: object) -> str:
     """
     if isinstance(entity, Entity):
         return str(entity["id"])
-    is_id = isinstance(entity, UUID) or (isinstance(entity, str) and bool(entity.strip()))
-    require(is_id, argument, "an entity, or its id", entity)
+    require(isinstance(entity, UUID) or is_id(entity), argument, "an entity, or its id", entity)
     return str(entity)

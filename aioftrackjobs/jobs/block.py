@@ -17,7 +17,13 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from aioftrackjobs.config.settings import require, require_flag, require_seconds, require_text
+from aioftrackjobs.config.settings import (
+    is_id,
+    require,
+    require_flag,
+    require_seconds,
+    require_text,
+)
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference
 from aioftrackjobs.errors import (
@@ -191,7 +197,7 @@ def check_arguments(
         require_seconds("grace", grace)
     if type(interval) is not float or not interval >= 0:
         require_seconds("interval", interval)
-    if stop_on not in STOP_ON:
+    if not isinstance(stop_on, str) or str.__str__(stop_on) not in STOP_ON:
         require(False, "stop_on", " or ".join(map(repr, STOP_ON)), stop_on)  # noqa: FBT003
     if type(attach_traceback) is not bool:
         require_flag("attach_traceback", attach_traceback)
@@ -208,11 +214,14 @@ def _check_ownership(job: object, take_over: object, join: object, new_id: objec
         raise ArgumentError("join", "False with take_over=True", "True")
     if new_id is not None:
         require(job is None, "new_id", "None with a job", new_id)
-        require(_uuid_text(str(new_id)) is not None, "new_id", "a UUID", new_id)
+        is_uuid = isinstance(new_id, UUID) or (
+            isinstance(new_id, str) and _uuid_text(str.__str__(new_id)) is not None
+        )
+        require(is_uuid, "new_id", "a UUID", new_id)
 
 
 def _names(model: type[Entity], value: object) -> bool:
-    return isinstance(value, (model, UUID, str)) and value != ""
+    return isinstance(value, (model, UUID)) or is_id(value)
 
 
 def session_from(given: object, kind: type[S]) -> S:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from aioftrackjobs.config.settings import require, require_count, require_text
+from aioftrackjobs.config.settings import is_id, require, require_count, require_text
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.stop_writing import stop_job
@@ -132,6 +132,5 @@ class JobsOfSession:
         self._jobs.require_open()
         require_text("reason", reason, optional=True)
         require_text("by", by, optional=True)
-        is_job = isinstance(job, Job) or bool(str(job))
-        require(is_job and isinstance(job, Job | str | UUID), "job", "a Job, or its id", job)
+        require(isinstance(job, Job | UUID) or is_id(job), "job", "a Job, or its id", job)
         return await stop_job(self._jobs, job, reason, by)

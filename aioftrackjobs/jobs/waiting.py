@@ -19,7 +19,7 @@ from uuid import UUID
 import anyio
 
 from aioftrackjobs.background import SafeLogger
-from aioftrackjobs.config.settings import require, require_seconds
+from aioftrackjobs.config.settings import is_id, require, require_seconds
 from aioftrackjobs.entities.arguments import check_owned
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import key_reference
@@ -56,7 +56,7 @@ def jobs_of_session(entities: EntityContext, jobs: object) -> list[Job]:
     require(is_one or is_several, "jobs", "a Job, its id, or several of them", jobs)
     found = []
     for job in [jobs] if is_one else cast("Iterable[object]", jobs):
-        is_job = isinstance(job, Job | UUID) or (isinstance(job, str) and bool(job.strip()))
+        is_job = isinstance(job, Job | UUID) or is_id(job)
         require(is_job, "each of jobs", "a Job, or its id", job)
         if isinstance(job, Job):
             check_owned(entities, job, "each of jobs")

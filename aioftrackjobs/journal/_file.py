@@ -100,6 +100,7 @@ class JournalFile:
         busy_timeout: float = DEFAULT_TIMINGS.journal_busy_timeout,
     ) -> None:
         note_opened(owner.token)
+        self._given = path
         self._owner = owner
         self._server = server_identity(owner.server_url)
         self._busy_timeout = busy_timeout
@@ -164,13 +165,15 @@ class JournalFile:
     def _check_place(self) -> None:
         """Raise unless other processes that open the journal see what is written.
 
-        A file that was deleted, or replaced, can still be written, but no other process reads it.
+        A file that was deleted, or replaced, can still be written, but no other process reads it;
+        nor does one look for it where a symbolic link has led to before.
         """
+        path = Path(os.path.realpath(self._given))
+        log = path.with_name(f"{path.name}-wal")
         try:
-            is_there = os.path.samestat(self._path.stat(), self._place) and os.path.samestat(
-                self._wal_path.stat(), os.fstat(self._log)
-            )
-        except FileNotFoundError:
+            is_there = os.path.samestat(path.stat(), self._place)
+            is_there = is_there and os.path.samestat(log.stat(), os.fstat(self._log))
+        except (FileNotFoundError, NotADirectoryError):
             is_there = False
         if not is_there:
             raise UnusableJournalError("it was deleted, or replaced by another file")

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
+#: Seconds after which a task goes on, at most, if the writer's call does not arrive.
+_LOST_CALL = 0.5
+
 
 class Journal:
     """A session's part of the journal.
@@ -52,6 +55,7 @@ class Journal:
         self.holder = uuid4().hex
         self._ledger = Ledger(path, retry=timings.journal_retry)
         self._is_watched = False
+        self._awaited = set[Receipt]()
 
     @property
     def state(self) -> JournalState:
@@ -127,8 +131,12 @@ class Journal:
         """Wait for *receipt*; return as :meth:`record_job` does."""
         if self._ledger.must_wait(receipt, self._new_waiter):
             assert receipt.waiter is not None  # noqa: S101 - for type checkers
-            self._ensure_watched()
-            await receipt.waiter
+            self._awaited.add(receipt)
+            try:
+                self._ensure_watched()
+                await receipt.waiter
+            finally:
+                self._awaited.discard(receipt)
         return receipt.is_good
 
     def release_job(self, job_id: str) -> None:
@@ -175,12 +183,22 @@ class Journal:
         """
         stall_limit = self._timings.journal_stall_limit / 2
         try:
-            while self._ledger.has_requests:
-                await anyio.sleep(stall_limit)
-                for receipt in self._ledger.settle_late(stall_limit):
-                    receipt.wake()
+            while self._awaited:
+                await anyio.sleep(min(stall_limit, _LOST_CALL))
+                self._ledger.settle_late(stall_limit)
+                self._wake_settled()
         finally:
             self._is_watched = False
+
+    def _wake_settled(self) -> None:
+        """Wake the tasks whose receipts are settled.
+
+        The writer does so, too, by a call into the event loop. That is lost when a forked process
+        leaves the loop: it closes what wakes both of them.
+        """
+        for receipt in self._awaited:
+            if receipt.is_settled:
+                receipt.wake()
 
     # From start to end
 
@@ -235,4 +253,13 @@ class Journal:
             receipt = Receipt(lambda file: file.end())
             if self._ledger.close(receipt):
                 with anyio.move_on_after(self._timings.journal_stall_limit):
-                    await self.wait_until_written(receipt)
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(self._watch_end)
+                        await self.wait_until_written(receipt)
+                        group.cancel_scope.cancel()
+
+    async def _watch_end(self) -> None:
+        """Watch over the last wait, when the background tasks have ended."""
+        while True:
+            await anyio.sleep(_LOST_CALL)
+            self._wake_settled()

@@ -201,12 +201,7 @@ class Ledger:
         self._wakeups.put(None)
         return True
 
-    @property
-    def has_requests(self) -> bool:
-        """Whether a batch is requested, or being written."""
-        return bool(self._receipts or self._in_progress)
-
-    def settle_late(self, stall_limit: float) -> list[Receipt]:
+    def settle_late(self, stall_limit: float) -> None:
         """Settle, without success, the receipts that are older than *stall_limit*, in seconds.
 
         If there are any, the file counts as failing.
@@ -219,7 +214,6 @@ class Ledger:
             if late:
                 self._fail(f"it takes longer than {stall_limit:g} s", self._retry)
         self._log()
-        return late
 
     # For the writer, in its thread
 

@@ -295,6 +295,71 @@ CASES: dict[str, list[Case]] = {
 }
 
 
+class Unruly:
+    """A value that raises whatever it is asked."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise RuntimeError("of the value")
+
+    __repr__ = __str__ = __eq__ = __ne__ = __bool__ = __len__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+
+class UnrulyNumber(int):
+    """A number that raises whatever it is asked."""
+
+    __repr__ = __str__ = __eq__ = __ne__ = __abs__ = Unruly._refuse
+    __hash__ = int.__hash__
+
+
+UNRULY: dict[str, Callable[[AsyncSession, Any], Any]] = {
+    "job": lambda s, v: job_context(s, job=v),
+    "user": lambda s, v: job_context(s, user=v),
+    "new_id": lambda s, v: job_context(s, new_id=v),
+    "stop_on": lambda s, v: job_context(s, stop_on=v),
+    "description": lambda s, v: job_context(s, description=v),
+    "data": lambda s, v: job_context(s, data=v),
+    "take_over": lambda s, v: job_context(s, take_over=v),
+    "job to stop": lambda s, v: s.stop_job(v),
+    "reason": lambda s, v: s.stop_job("id", reason=v),
+    "each of jobs": lambda s, v: s.wait_for([v]),
+    "the entity type": lambda s, v: s.create(v),
+    "expression": lambda s, v: s.query(v),
+    "operations": lambda s, v: s.call(v),
+    "component": lambda s, v: s.download(v, "x"),
+    "retry": lambda _, v: new(retry=v),
+    "journal": lambda _, v: new(journal=v),
+}
+
+
+@pytest.mark.parametrize("value", [Unruly(), UnrulyNumber(7)], ids=["object", "number"])
+@pytest.mark.parametrize("argument", UNRULY)
+async def test_a_value_that_raises_is_a_wrong_argument(
+    silent: AsyncSession, argument: str, value: object
+) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        await use(UNRULY[argument](silent, value))
+    assert argument.removesuffix(" to stop") == caught.value.argument
+    assert caught.value.given == f"a value of type {type(value).__name__}"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "empty"),
+        (" \t", "a text of blanks"),
+        ("a\0b", "a text with the character NUL"),
+    ],
+    ids=["empty", "blank", "NUL"],
+)
+@pytest.mark.parametrize("argument", ["job", "user", "job to stop", "each of jobs", "component"])
+async def test_a_text_that_can_be_no_id_is_refused_with_its_fault(
+    silent: AsyncSession, argument: str, text: str, problem: str
+) -> None:
+    with pytest.raises(ArgumentError, match=f", not {problem}$"):
+        await use(UNRULY[argument](silent, text))
+
+
 @pytest.fixture
 async def silent() -> Any:
     transport = Silent()

@@ -326,6 +326,29 @@ async def test_refused_credentials_are_an_error(server: ServerHandle) -> None:
         assert not session.health.is_good
 
 
+async def test_credentials_that_are_withdrawn_while_it_is_connected_are_a_state_and_a_warning(
+    server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, key = next(each for each in server.api_keys.items() if each[0] != server.api_user)
+    timings = replace(QUICK, event_refusal_pause=0.0)
+    async with AsyncSession(server.url, key, name, timings=timings) as session:
+        session.events.on("topic=a")(lambda _: None)
+        await session.events.ready()
+        user = await other.query("User where username is {name}", name=name).one()
+        user["is_active"] = False
+        await other.commit()
+        server.faults.inject(Drop(), on="events")
+        await other.events.publish("a")  # lost, with the connection
+        await until(lambda: session.health.events.state == "refused")
+
+        user["is_active"] = True
+        await other.commit()
+        await until(lambda: session.health.events.state == "connected")
+    texts = [each.getMessage() for each in caplog.records if "refuses" in each.getMessage()]
+    assert len(texts) == 1
+    assert key not in caplog.text
+
+
 async def test_wrong_arguments_are_refused_before_anything_is_sent(session: AsyncSession) -> None:
     hub = session.events
     wrong: list[Callable[[], object]] = [

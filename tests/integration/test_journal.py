@@ -27,6 +27,7 @@ from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Entry, Journal, Owner, this_process
+from aioftrackjobs.journal import _journal as journal_module
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.session import connection_of, jobs_of
 from aioftrackjobs.transport import WireRequest, WireResponse
@@ -363,12 +364,21 @@ def replaced(path: Path) -> None:
     newer.replace(path)
 
 
+def linked_elsewhere(path: Path) -> None:
+    """Let the path be a link, which is pointed to another folder."""
+    other = path.with_name("other")
+    other.mkdir()
+    link = path.with_name("link")
+    link.symlink_to(other / path.name)
+    link.replace(path)
+
+
 def without_its_log(path: Path) -> None:
     path.with_name(f"{path.name}-wal").unlink()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files that are used cannot be deleted")
-@pytest.mark.parametrize("fault", [deleted, replaced, without_its_log])
+@pytest.mark.parametrize("fault", [deleted, replaced, linked_elsewhere, without_its_log])
 async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
     server: ServerHandle,
     path: Path,
@@ -391,6 +401,45 @@ async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
     assert len(texts) == 2
     assert "it was deleted, or replaced by another file" in texts[0]
     assert "works again" in texts[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+async def test_a_link_that_is_pointed_elsewhere_counts_as_another_file(
+    server: ServerHandle, path: Path
+) -> None:
+    for name in ("old", "new"):
+        path.with_name(name).mkdir()
+    folder = path.with_name("folder")  # a link on the way to the file
+    folder.symlink_to(path.with_name("old"))
+    journal = folder / path.name
+    async with journaled(server, journal) as session, job_context(session) as job:
+        assert entries(path.with_name("old") / path.name) == {job.id: None}
+        newer = path.with_name("newer")
+        newer.symlink_to(path.with_name("new"))
+        newer.replace(folder)
+        target = path.with_name("new") / path.name
+        await until(lambda: target.exists() and entries(target) == {job.id: None})
+        await until(lambda: journal_of(session) == "working")
+    assert entries(target) == {}
+
+
+@pytest.mark.every_loop
+async def test_a_wait_ends_although_no_call_of_the_writer_arrives(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a forked process has left the event loop, and has closed what wakes the parent."""
+
+    def lose() -> Callable[[Callable[[], None]], object]:
+        return lambda _: None
+
+    monkeypatch.setattr(journal_module, "loop_caller", lose)
+    monkeypatch.setattr(journal_module, "_LOST_CALL", 0.02)
+    with anyio.fail_after(20):
+        async with opened(path, Timings(journal_stall_limit=60.0)) as journal:
+            assert await journal.record_job("first")
+            assert await journal.wait_until_written(journal.record_final_report("first", "{}"))
+            assert not await journal.claim()
+            assert journal.state == "working"
 
 
 # What dead processes left

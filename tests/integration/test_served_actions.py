@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -173,6 +175,41 @@ async def test_every_launch_ends_as_a_true_job_when_the_server_restarts(
         "Render - failed: OSError: disk full" if number % 2 else f"Render - {number}"
         for number in range(LAUNCHES)
     )
+
+
+async def test_an_action_that_blocks_the_event_loop_keeps_its_job_and_the_other_launches(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    actions, is_blocked, may_go_on = Actions(), threading.Event(), threading.Event()
+
+    @actions.action("Render")
+    async def render() -> str:
+        is_blocked.set()
+        assert may_go_on.wait(10)
+        return "rendered"
+
+    @actions.action("Publish")
+    async def publish() -> str:
+        return "published"
+
+    def launch() -> list[Any]:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(server.actions.launch, {"actionIdentifier": "render"})
+            assert is_blocked.wait(10)
+            second = pool.submit(server.actions.launch, {"actionIdentifier": "publish"})
+            may_go_on.set()
+            return [first.result(10), second.result(10)]
+
+    async with connected(server) as session, served(session, actions):
+        replies = await run_sync(launch)
+        assert [reply["success"] for reply in replies] == [True, True]
+
+        async def have_ended() -> bool:
+            return [job.status for job in await jobs_of(other)] == ["done", "done"]
+
+        await until(have_ended)
+    texts = {str(job.description) for job in await jobs_of(other)}
+    assert texts == {"Render - rendered", "Publish - published"}
 
 
 async def test_serving_ends_with_a_typed_error_and_checks_its_arguments(
