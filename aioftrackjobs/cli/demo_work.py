@@ -66,7 +66,7 @@ async def transcode(session: AsyncSession, shot: Shot, folder: Path) -> None:
 
 
 async def make_sheet(session: AsyncSession) -> None:
-    """Run a command of somebody else as a Job: its lines of OpenJD are the progress."""
+    """Run a command as a Job: its lines of OpenJD are the progress."""
     async with job_context(
         session,
         user="noor",

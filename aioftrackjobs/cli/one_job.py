@@ -13,7 +13,7 @@ from aioftrackjobs.session import context_of
 
 
 async def attach_files(session: AsyncSession, given: str, files: Sequence[Path]) -> None:
-    """Upload files, and attach them to a Job, whoever runs it."""
+    """Upload files, and attach them to a Job, even if another program runs it."""
     job = await find_job(session, given)
     missing = [str(file) for file in files if not file.exists()]
     if missing:

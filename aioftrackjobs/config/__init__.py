@@ -1,1 +1,1 @@
-"""What a session is told: arguments, settings, waiting times, and values that are not shown."""
+"""Arguments, settings, retry policy, waiting times, and values that are not shown."""

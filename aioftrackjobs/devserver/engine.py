@@ -205,7 +205,7 @@ class Engine:
             return api_keys(self.model, transaction, self._chosen)
 
     def _collect(self, transaction: Transaction) -> Callable[[], None] | None:
-        """Return what tells others about *transaction* once it is committed."""
+        """Return what publishes the changes of *transaction* once it is committed."""
         changes = list(transaction.changes())
         publish = self._updates.collect(transaction, changes)
         if not (changes and self.observers):

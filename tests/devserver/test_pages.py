@@ -340,6 +340,7 @@ async def test_an_open_stream_does_not_hold_up_the_end(monkeypatch: pytest.Monke
             visitor = await looking.enter_async_context(visiting(server))
             updates = await looking.enter_async_context(visitor.stream("/pages/stream"))
             await anext(updates)
+        assert [update async for update in updates] == [], "the stream has ended, too"
 
 
 async def test_no_fault_is_injected_into_pages(server: ServerHandle, visitor: Visitor) -> None:

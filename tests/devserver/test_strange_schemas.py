@@ -82,6 +82,7 @@ async def test_what_can_be_served_ends_in_no_failure(seed: int) -> None:
         api = Caller(http, engine.api_user, engine.api_key)
         for document in documents:
             await _use(api, document, chance)
+        assert (await api.post(query("User"))).status_code < 500
     engine.close()
 
 

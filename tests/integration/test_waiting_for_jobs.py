@@ -142,11 +142,17 @@ async def test_an_event_wakes_waiters_before_the_next_poll(
     async with connected(server, timings=SELDOM) as session:
         await session.events.ready()
         job = await new_job(session)
+        states: list[JobState] = []
+
+        async def wait() -> None:
+            states.append(await job.wait())
+
         async with anyio.create_task_group() as group:
-            group.start_soon(job.wait)
+            group.start_soon(wait)
             await until(lambda: session._jobs.events._is_listening)
             await session.events.ready()
             await end(other, job)  # the wait ends by nothing else
+        assert states[0].is_done
 
 
 @pytest.mark.every_loop

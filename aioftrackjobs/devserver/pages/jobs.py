@@ -23,7 +23,7 @@ MOST_ROWS = 2000
 STATUSES = ("queued", "running", "done", "failed", "lost")
 #: Characters of a reason that a Job shows, and of a text.
 LONGEST_REASON, _LONGEST_TEXT = 200, 400
-#: Characters that stand in a Job's data as they are, whoever has encoded it.
+#: Characters that every JSON encoder leaves in a Job's data as they are.
 _ODD = re.compile(r"[^A-Za-z0-9 .:,()-]+")
 _PERCENTAGE = re.compile(r"\d{1,3} %(, )?")
 #: What stands before the reason of a failure, which the status says.
@@ -262,7 +262,7 @@ def _attachment(component: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stop_job(engine: Engine, identity: Identity, job_id: str, reason: str) -> None:
-    """Write a stop request into a Job (docs/jobs.md); one that nobody runs fails at once.
+    """Write a stop request into a Job (docs/jobs.md); one without an owner fails at once.
 
     Raises:
         EntityNotFoundError: If there is no such Job.
@@ -276,7 +276,7 @@ def stop_job(engine: Engine, identity: Identity, job_id: str, reason: str) -> No
         raise RequestError(f"A reason takes {LONGEST_REASON} characters, not {len(reason)}.", 422)
     stop = {"by": identity.username, "at": _now(), **({"reason": reason} if reason else {})}
     data = {**_kept(job), "stop": stop}
-    if job.state in ("queued", "lost"):  # nobody would read it
+    if job.state in ("queued", "lost"):  # no program would read it
         why = f"stopped by {identity.username}{f': {reason}' if reason else ''}"
         _update(engine, identity, {job_id: {"status": "failed", "data": _failed(data, why)}})
     else:
