@@ -88,7 +88,7 @@ class FilesOfSession:
         The file is written beside *path* and replaces it when it is complete. If a connection
         breaks, the download continues where it was, as the session's *retry* says::
 
-            await session.download(plate, "/tmp/plate.exr", resume=True)
+            await session.download(plate, "plate.exr", resume=True)
 
         It must have the size that the component has, and the MD5 digest in the response's headers.
         The path has an attribute ``verified_by``: "digest" or "size", or None if the server has
