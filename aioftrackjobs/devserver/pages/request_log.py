@@ -46,7 +46,8 @@ def is_logging() -> bool:
 
 def log_connection(entry: Logged) -> None:
     """Log that a client has connected to the event hub."""
-    logger.info("%s  event hub connected", _one_line(entry.user) or "-")
+    if is_logging():
+        _log(f"{_one_line(entry.user) or '-'}  event hub connected")
 
 
 def log_end(entry: Logged) -> None:
@@ -54,7 +55,16 @@ def log_end(entry: Logged) -> None:
     if not is_logging():
         return
     parts = [_one_line(entry.user) or "-", _subject(entry), _ending(entry), _duration(entry)]
-    logger.info("%s", "  ".join(part for part in parts if part))
+    _log("  ".join(part for part in parts if part))
+
+
+def _log(line: str) -> None:
+    try:
+        logger.info("%s", line)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001, S110 - a handler of the program must not end the server
+        pass
 
 
 def operations_in(content: bytes) -> str:
