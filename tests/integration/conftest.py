@@ -86,6 +86,17 @@ def clients(setting: Setting, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
+def can_upgrade(request: pytest.FixtureRequest, setting: Setting) -> None:
+    if setting.client == "aiohttp" and "needs_no_upgrade" not in request.fixturenames:
+        pytest.skip("httpx-aiohttp gives no connection away")
+
+
+@pytest.fixture
+def needs_no_upgrade() -> None:
+    """Mark a test that runs on httpx-aiohttp, too."""
+
+
+@pytest.fixture
 async def given_clients(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[list[AnyClient]]:

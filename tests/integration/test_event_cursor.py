@@ -27,7 +27,7 @@ from aioftrackjobs.testing import Drop, Refuse
 from .settings import QUICK, connected
 from .waiting import until
 
-pytestmark = pytest.mark.every_loop
+pytestmark = [pytest.mark.every_loop, pytest.mark.usefixtures("can_upgrade")]
 
 
 @pytest.fixture

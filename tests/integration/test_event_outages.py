@@ -31,7 +31,7 @@ from .settings import connected
 from .waiting import until
 from .wires import Proxy, listening, over_tls
 
-pytestmark = pytest.mark.every_loop
+pytestmark = [pytest.mark.every_loop, pytest.mark.usefixtures("can_upgrade")]
 
 
 async def following(events: EventStream[Any]) -> Any:

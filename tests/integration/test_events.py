@@ -43,18 +43,7 @@ from .frames import leaks
 from .settings import QUICK, Setting, connected
 from .waiting import until
 
-pytestmark = pytest.mark.every_client
-
-
-@pytest.fixture(autouse=True)
-def can_upgrade(request: pytest.FixtureRequest, setting: Setting) -> None:
-    if setting.client == "aiohttp" and "needs_no_upgrade" not in request.fixturenames:
-        pytest.skip("httpx-aiohttp gives no connection away")
-
-
-@pytest.fixture
-def needs_no_upgrade() -> None:
-    """Mark a test that runs on httpx-aiohttp, too."""
+pytestmark = [pytest.mark.every_client, pytest.mark.usefixtures("can_upgrade")]
 
 
 async def next_event(events: EventStream[Any]) -> Any:
