@@ -7,12 +7,24 @@ import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from aioftrackjobs import AsyncSession, RetryPolicy
 from aioftrackjobs.errors import FtrackJobsError
+
+#: Options of all commands that need a server.
+Server = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="ftrack server. Default: FTRACK_SERVER."),
+]
+ApiUser = Annotated[
+    str | None, typer.Option("--api-user", help="User name. Default: FTRACK_API_USER.")
+]
+ApiKey = Annotated[
+    str | None, typer.Option("--api-key", help="API key of the user. Default: FTRACK_API_KEY.")
+]
 
 #: The name of a file that means the standard output.
 STDOUT = Path("-")

@@ -11,7 +11,15 @@ import anyio
 import typer
 
 from aioftrackjobs._version import __version__
-from aioftrackjobs.cli.arguments import ServerOptions, make_folder, parse_duration, read_schemas
+from aioftrackjobs.cli.arguments import (
+    ApiKey,
+    ApiUser,
+    Server,
+    ServerOptions,
+    make_folder,
+    parse_duration,
+    read_schemas,
+)
 from aioftrackjobs.cli.job_commands import commands
 
 #: Exit code after Ctrl-C, as shells know it.
@@ -177,18 +185,6 @@ def serve(
     )
 
 
-_Server = Annotated[
-    str | None,
-    typer.Option("--server", metavar="URL", help="ftrack server. Default: FTRACK_SERVER."),
-]
-_ApiUser = Annotated[
-    str | None, typer.Option("--api-user", help="User name. Default: FTRACK_API_USER.")
-]
-_ApiKey = Annotated[
-    str | None, typer.Option("--api-key", help="API key of the user. Default: FTRACK_API_KEY.")
-]
-
-
 @app.command()
 def dump(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; - for stdout.")],
@@ -200,9 +196,9 @@ def dump(
             help="Only this entity type. Can be repeated.",
         ),
     ] = None,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Save the entities of an ftrack server to a file for "serve --fixture"."""
     from aioftrackjobs.cli.dump import write_dump
@@ -212,7 +208,7 @@ def dump(
 
 
 @app.command()
-def schemas(server: _Server = None, api_user: _ApiUser = None, api_key: _ApiKey = None) -> None:
+def schemas(server: Server = None, api_user: ApiUser = None, api_key: ApiKey = None) -> None:
     """Print the schemas of an ftrack server, for "serve --schemas"."""
     from aioftrackjobs.cli.dump import write_schemas
 
@@ -228,9 +224,9 @@ _Selection = Annotated[
 @app.command()
 def discover(
     selection: _Selection = None,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Show the actions that programs offer on a server of "serve"."""
     from aioftrackjobs.cli.actions import ask, selection_of
@@ -248,9 +244,9 @@ def launch(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Value for the action's form. Can be repeated."),
     ] = None,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Launch an action on a server of "serve", and show its result or its form."""
     from aioftrackjobs.cli.actions import ask, selection_of, values_of
@@ -275,9 +271,9 @@ def actions(
         bool,
         typer.Option("--reload", help="Start again when a Python file in this folder changes."),
     ] = False,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Offer the actions of a module in the web interface, until Ctrl-C."""
     from aioftrackjobs.cli.serve_actions import serve, serve_and_reload
@@ -316,9 +312,9 @@ def recover(
             help="Time since the lease has expired. Default: 60s.",
         ),
     ] = None,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Mark running Jobs as failed if their process has died, on any host."""
     from aioftrackjobs.cli.recover import run, show

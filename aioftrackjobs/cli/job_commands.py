@@ -10,20 +10,10 @@ import anyio
 import typer
 
 from aioftrackjobs import AsyncSession, JobStatus, RetryPolicy
-from aioftrackjobs.cli.arguments import ServerOptions, parse_duration
+from aioftrackjobs.cli.arguments import ApiKey, ApiUser, Server, ServerOptions, parse_duration
 
 T = TypeVar("T")
 
-_Server = Annotated[
-    str | None,
-    typer.Option("--server", metavar="URL", help="ftrack server. Default: FTRACK_SERVER."),
-]
-_ApiUser = Annotated[
-    str | None, typer.Option("--api-user", help="User name. Default: FTRACK_API_USER.")
-]
-_ApiKey = Annotated[
-    str | None, typer.Option("--api-key", help="API key of the user. Default: FTRACK_API_KEY.")
-]
 _Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of a Job, or its first characters.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Statuses = Annotated[
@@ -79,9 +69,9 @@ def ping(
     write: Annotated[
         bool, typer.Option("--write", help="Also create a Job, and delete it again.")
     ] = False,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Check server, user, clock, latency and permissions: the first thing to run at a new site."""
     from aioftrackjobs.cli.ping import ping as check
@@ -99,9 +89,9 @@ def jobs(
     since: _Since = None,
     limit: _Limit = 20,
     as_json: _Json = False,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """List the latest Jobs."""
     from aioftrackjobs.cli.jobs import find_jobs, print_jobs
@@ -118,9 +108,9 @@ def watch(
     search: _Search = None,
     since: _Since = None,
     limit: _Limit = 20,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Show the latest Jobs as they change, until Ctrl-C; in a pipe, a line for each change."""
     from aioftrackjobs.cli.jobs import watch_jobs
@@ -134,9 +124,9 @@ def watch(
 def show(
     job: _Job,
     as_json: _Json = False,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Show all about a Job: its lease, owner, data, attachments and times."""
     from aioftrackjobs.cli.jobs import show_job
@@ -151,9 +141,9 @@ def wait(
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long: 90s, 30m, 2h, 1d.")
     ] = None,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Wait for the end of Jobs. Exit code: 0 if all are done, 1 if not, 124 if the time is over."""
     from aioftrackjobs.cli.jobs import wait_for_jobs
@@ -168,9 +158,9 @@ def wait(
 def attach(
     job: _Job,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files to upload.")],
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Upload files, and attach them to a Job. Prints the id of each component."""
     from aioftrackjobs.cli.one_job import attach_files
@@ -189,9 +179,9 @@ def finish(
     job: _Job,
     text: Annotated[str | None, typer.Argument(help="What was done.")] = None,
     take_over: _TakeOver = False,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Let a Job that nothing runs end as done."""
     from aioftrackjobs.cli.one_job import end_job
@@ -205,9 +195,9 @@ def fail(
     job: _Job,
     reason: Annotated[str | None, typer.Argument(help="Why it failed.")] = None,
     take_over: _TakeOver = False,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Let a Job that nothing runs end as failed; "stop" is for one that runs."""
     from aioftrackjobs.cli.one_job import end_job
@@ -224,9 +214,9 @@ def stop(
     job: _Job,
     reason: Annotated[str | None, typer.Argument(help="Why, for the text of the Job.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Stop a Job, wherever it runs. Exit code 1 if it had ended already."""
     from aioftrackjobs.cli.one_job import stop_job
@@ -241,9 +231,9 @@ def open_(
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open it, or only print it.")
     ] = True,
-    server: _Server = None,
-    api_user: _ApiUser = None,
-    api_key: _ApiKey = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Open ftrack's interface in a browser, and print its address; its jobs menu shows the Jobs."""
     from aioftrackjobs.cli.one_job import open_job
