@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -480,12 +481,16 @@ async def test_the_number_of_threads_is_the_number_of_transfers(
     peers: Peers, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_work, most = 0, 0
+    two = threading.Event()
     work = FileConnection.work
 
     def count(self: FileConnection, function: Any) -> Any:
         nonlocal at_work, most
         at_work += 1
         most = max(most, at_work)
+        if at_work == 2:
+            two.set()
+        two.wait(10)  # the first transfer lasts until a second one has begun
         try:
             return work(self, function)
         finally:

@@ -304,7 +304,7 @@ async def test_a_refusal_is_no_deletion_of_a_job_that_its_user_may_not_read(
         body = request.body if isinstance(request.body, bytes) else b""
         if b"from Job where" in body:
             return WireResponse(200, b'[{"action": "query", "data": []}]')
-        if b'"create"' in body or b"bad" in body:
+        if b'"create"' in body or b"refuse this" in body:
             refused += 1
             error = {"exception": "ValidationError", "content": "no"}
             return WireResponse(200, json.dumps(error).encode())
@@ -316,7 +316,7 @@ async def test_a_refusal_is_no_deletion_of_a_job_that_its_user_may_not_read(
             with pytest.raises(ValidationError):
                 await job.attach(b"frames", name="frames.txt")
             assert (refused, job.stop_requested.kind) == (1, None)
-            job.progress(0.5, "bad")
+            job.progress(0.5, "refuse this")
             await until(lambda: refused > 1)
             job.progress(0.6)
             await until(lambda: data_of(server, job.id).get("progress") == 0.6)
