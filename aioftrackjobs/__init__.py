@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aioftrackjobs.commands.execution import CommandResult
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
     from aioftrackjobs.config.retry import RetryPolicy
+    from aioftrackjobs.connection.health import Health
     from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.errors import (
         ArgumentError,
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
         UnsupportedLocationError,
         ValidationError,
     )
-    from aioftrackjobs.health import Health
     from aioftrackjobs.jobs.reports import Stage
     from aioftrackjobs.jobs.stopping import StopRequest
     from aioftrackjobs.models import (
@@ -74,10 +74,10 @@ if TYPE_CHECKING:
         User,
     )
     from aioftrackjobs.protocol.operations import Create, Delete, Update
-    from aioftrackjobs.recovery import RecoveredJob, Recovery, Verdict, recover
-    from aioftrackjobs.running_job import RunningJob, current_job, job_context, run_command
+    from aioftrackjobs.running.recovery import RecoveredJob, Recovery, Verdict, recover
+    from aioftrackjobs.running.running_job import RunningJob, current_job, job_context, run_command
+    from aioftrackjobs.running.signals import shutdown_on_signals
     from aioftrackjobs.session import AsyncSession
-    from aioftrackjobs.signals import shutdown_on_signals
 
 __all__ = [
     "ArgumentError",
@@ -165,29 +165,29 @@ _MODULES = {
     "Delete": "protocol.operations",
     "Entity": "models",
     "FileComponent": "models",
-    "Health": "health",
+    "Health": "connection.health",
     "Job": "models",
     "JobComponent": "models",
     "JobState": "models",
     "JobStatus": "models",
     "Location": "models",
     "Query": "entities.queries",
-    "RecoveredJob": "recovery",
-    "Recovery": "recovery",
+    "RecoveredJob": "running.recovery",
+    "Recovery": "running.recovery",
     "RetryPolicy": "config.retry",
-    "RunningJob": "running_job",
+    "RunningJob": "running.running_job",
     "Stage": "jobs.reports",
     "SequenceComponent": "models",
     "StopRequest": "jobs.stopping",
     "UnitOfWork": "commit.unit_of_work",
     "Update": "protocol.operations",
     "User": "models",
-    "Verdict": "recovery",
-    "current_job": "running_job",
-    "job_context": "running_job",
-    "recover": "recovery",
-    "run_command": "running_job",
-    "shutdown_on_signals": "signals",
+    "Verdict": "running.recovery",
+    "current_job": "running.running_job",
+    "job_context": "running.running_job",
+    "recover": "running.recovery",
+    "run_command": "running.running_job",
+    "shutdown_on_signals": "running.signals",
 }
 
 

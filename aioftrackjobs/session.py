@@ -43,8 +43,8 @@ from aioftrackjobs.transfers.of_session import FilesOfSession
 from aioftrackjobs.transport import HttpClient, Transport, is_client
 
 if TYPE_CHECKING:
+    from aioftrackjobs.connection.health import Health
     from aioftrackjobs.events.hub import EventHub
-    from aioftrackjobs.health import Health
 
 E = TypeVar("E", bound=Entity)
 
@@ -177,7 +177,10 @@ class AsyncSession(JobsOfSession, FilesOfSession):
     @property
     def health(self) -> Health:
         """Queued commits, undelivered final statuses and the latest failure, with their times."""
-        from aioftrackjobs.health import EventHubHealth, check_health  # late: few programs ask
+        from aioftrackjobs.connection.health import (  # late: few programs ask
+            EventHubHealth,
+            check_health,
+        )
 
         events = EventHubHealth() if self._events is None else self._events.health()
         return check_health(self._connection, events)

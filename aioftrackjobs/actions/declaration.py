@@ -20,7 +20,7 @@ from aioftrackjobs.actions.launch import Launch
 from aioftrackjobs.config.settings import require, require_flag, require_name, require_seconds
 from aioftrackjobs.errors import ArgumentError
 from aioftrackjobs.models import Entity
-from aioftrackjobs.running_job import RunningJob
+from aioftrackjobs.running.running_job import RunningJob
 
 #: Of what there is one launch at a time.
 Unique: TypeAlias = Literal["selection", "user", "action"]

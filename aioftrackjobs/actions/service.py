@@ -24,7 +24,7 @@ from aioftrackjobs.background import SafeLogger, format_error
 from aioftrackjobs.jobs.ending import describe_failure
 from aioftrackjobs.jobs.progress import one_line
 from aioftrackjobs.models import Job, JobState, known_state
-from aioftrackjobs.running_job import RunningJob, job_context
+from aioftrackjobs.running.running_job import RunningJob, job_context
 from aioftrackjobs.session import AsyncSession, connection_of, context_of
 
 logger = SafeLogger(__name__)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 import anyio.lowlevel
 
 from aioftrackjobs.config.settings import require, require_count, require_flag
+from aioftrackjobs.connection.health import EventHubHealth
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import EventTimeoutError
 from aioftrackjobs.events.arguments import metadata_of, selection_of
@@ -19,7 +20,6 @@ from aioftrackjobs.events.queue import EventQueue, Overflow
 from aioftrackjobs.events.runtime import HubRuntime
 from aioftrackjobs.events.streams import EventStream, ReplyStream
 from aioftrackjobs.events.subscriptions import Subscription
-from aioftrackjobs.health import EventHubHealth
 from aioftrackjobs.protocol import events
 from aioftrackjobs.protocol.subscription import parse
 

@@ -12,6 +12,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from aioftrackjobs.background import BackgroundTasks, SafeLogger, Waiter
+from aioftrackjobs.connection.health import EventHubHealth
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.events.cursor import EventCursor, TableFeed
@@ -23,7 +24,6 @@ from aioftrackjobs.events.queue import EventQueue
 from aioftrackjobs.events.router import Router
 from aioftrackjobs.events.streams import EventStream
 from aioftrackjobs.events.subscriptions import Subscription
-from aioftrackjobs.health import EventHubHealth
 from aioftrackjobs.protocol.changes import NO_NAMES, EntityNames
 from aioftrackjobs.protocol.subscription import parse
 

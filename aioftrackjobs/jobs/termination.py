@@ -1,8 +1,8 @@
 """Termination: writes the end of Jobs whose owner does not, because its process has died.
 
 Jobs are read together and written together, and yet an error about one Job does not affect the
-others. :mod:`aioftrackjobs.jobs.journal_replay` and :mod:`aioftrackjobs.recovery` decide which
-Jobs, and how they end.
+others. :mod:`aioftrackjobs.jobs.journal_replay` and :mod:`aioftrackjobs.running.recovery` decide
+which Jobs, and how they end.
 """
 
 from __future__ import annotations

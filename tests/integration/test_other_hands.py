@@ -1051,7 +1051,8 @@ async def test_a_mistaken_failure_is_corrected_although_its_note_was_overwritten
 ) -> None:
     """The lease is over while a renewal is on its way, which overwrites what a recovery wrote."""
     monkeypatch.setattr(  # as another host sees it
-        "aioftrackjobs.recovery.is_lost", lambda _, lease, now, grace: lease.is_over(now, grace)
+        "aioftrackjobs.running.recovery.is_lost",
+        lambda _, lease, now, grace: lease.is_over(now, grace),
     )
     is_recovered = False
 

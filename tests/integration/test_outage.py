@@ -16,7 +16,7 @@ from aioftrackjobs import AsyncSession, ConnectError, Job, JobStatus, job_contex
 from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import TooManyRequests
-from aioftrackjobs.recovery import RecoveredJob
+from aioftrackjobs.running.recovery import RecoveredJob
 
 from .journals import Watch, entries, journaled
 from .waiting import until

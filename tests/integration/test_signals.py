@@ -384,7 +384,8 @@ AT_ONCE = """
     import anyio
     import httpx  # as a session does when it is opened
     import trio
-    from aioftrackjobs import AsyncSession, shutdown_on_signals, signals
+    from aioftrackjobs import AsyncSession, shutdown_on_signals
+    from aioftrackjobs.running import signals
 
     async def main():
         async with AsyncSession() as session:

@@ -13,9 +13,10 @@ from contextlib import suppress
 import pytest
 
 import aioftrackjobs
-from aioftrackjobs import actions, devserver, errors, recovery, testing
+from aioftrackjobs import actions, devserver, errors, testing
 from aioftrackjobs.config import retry
 from aioftrackjobs.errors import FtrackJobsError
+from aioftrackjobs.running import recovery
 
 
 def test_all_lists_exactly_the_public_names() -> None:
