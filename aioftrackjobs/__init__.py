@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         SequenceComponent,
         User,
     )
+    from aioftrackjobs.protocol.criteria import Attribute, Condition
     from aioftrackjobs.protocol.operations import Create, Delete, Update
     from aioftrackjobs.running.recovery import RecoveredJob, Recovery, Verdict, recover
     from aioftrackjobs.running.running_job import RunningJob, current_job, job_context, run_command
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentError",
     "AsyncSession",
+    "Attribute",
     "AuthenticationError",
     "Change",
     "CommandFailedError",
@@ -89,6 +91,7 @@ __all__ = [
     "CommitUncertainError",
     "Component",
     "ComponentLocation",
+    "Condition",
     "ConfigurationError",
     "ConnectError",
     "ContainerComponent",
@@ -156,10 +159,12 @@ __all__ = [
 #: that are not listed are in errors.
 _MODULES = {
     "AsyncSession": "session",
+    "Attribute": "protocol.criteria",
     "Change": "models",
     "CommandResult": "commands.execution",
     "Component": "models",
     "ComponentLocation": "models",
+    "Condition": "protocol.criteria",
     "ContainerComponent": "models",
     "Create": "protocol.operations",
     "Delete": "protocol.operations",

@@ -153,6 +153,30 @@ class AsyncSession(JobsOfSession, FilesOfSession):
             return f"<{type(self).__name__}>"
         return f"<{type(self).__name__} {self.api_user} at {self.server_url}>"
 
+    async def open(self) -> Self:
+        """Open the session where there is no ``async with`` block; return the session itself.
+
+        It is for notebooks and for hooks of a framework, which begin and end in two places. Call
+        :meth:`aclose` in the end, in the same event loop::
+
+            session = await AsyncSession().open()
+            ...
+            await session.aclose()
+
+        Raises:
+            ConfigurationError: The journal cannot be written.
+            SessionStateError: The session is open already, or closed.
+        """
+        return await self.__aenter__()
+
+    async def aclose(self) -> None:
+        """Close the session: send what waits to be sent, and close its connections.
+
+        As at the end of an ``async with`` block, changes that are not committed are dropped with a
+        warning. Closing a session again does nothing.
+        """
+        await self.__aexit__(None, None, None)
+
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
         mark_coroutine_functions(AsyncSession.commit)
@@ -196,14 +220,19 @@ class AsyncSession(JobsOfSession, FilesOfSession):
 
     # Reading
 
-    def query(self, expression: str, /, **parameters: object) -> Query[Entity]:
+    @overload
+    def query(self, expression: type[E], /) -> Query[E]: ...
+    @overload
+    def query(self, expression: str, /, **parameters: object) -> Query[Entity]: ...
+    def query(self, expression: type[Entity] | str, /, **parameters: object) -> Query[Any]:
         """Return a query, which is sent when you use it: see :class:`Query`.
 
         Example:
             ``session.query("Task where name is {name}", name="comp")``
 
         Args:
-            expression: Its text. Without ``select``, it loads the default attributes of its type.
+            expression: Its text, or a model such as ``Job`` for all of its kind. Without
+                ``select``, it loads the default attributes of its type.
             parameters: Values for the ``{name}`` placeholders, which are quoted; a list of values
                 after ``in``: ``"id in {ids}"``. Without any, the text stays as it is.
 
@@ -211,6 +240,9 @@ class AsyncSession(JobsOfSession, FilesOfSession):
             QueryParameterError: The parameters do not match, or a query cannot hold one of them.
         """
         self._connection.require_open(anywhere=True)
+        if isinstance(expression, type):
+            model = self._context.model(expression)
+            return Query(self._context, model.entity_type).of(expression).where(**parameters)
         require_text("expression", expression)
         return Query(self._context, bind(expression, parameters))
 

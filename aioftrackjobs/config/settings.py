@@ -266,10 +266,10 @@ def require_name(
         require(is_valid, argument, f"{expected} that is not empty", value)
 
 
-def require_count(argument: str, value: object) -> None:
-    """Raise ArgumentError unless *value* is a whole number above 0."""
-    is_valid = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    require(is_valid, argument, "a whole number above 0", value)
+def require_count(argument: str, value: object, *, least: int = 1) -> None:
+    """Raise ArgumentError unless *value* is a whole number, and *least* or above."""
+    is_valid = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    require(is_valid, argument, f"a whole number above {least - 1}", value)
 
 
 def require_path(argument: str, value: object) -> None:

@@ -50,6 +50,18 @@ async def fetch_rows(
     return rows
 
 
+async def fetch_keys(context: EntityContext, clauses: Clauses, *, offset: int = 0) -> list[Key]:
+    """Return the keys of the rows of a query from *offset* on, in its order, each of them once."""
+    names = context.types.decoding_model(clauses.entity_type).primary_key_attributes
+    query = clauses.keys(names)
+    try:
+        rows = await fetch_rows(context, query, offset=offset, size=_KEYS_PAGE)
+    except ServerError:  # how many rows a server returns at most is not known
+        rows = await fetch_rows(context, query, offset=offset)
+    keys = [tuple([remote_value(row, name) for name in names]) for row in rows]
+    return list(dict.fromkeys(keys))
+
+
 async def _fetch(
     context: EntityContext, text: str, offset: int, size: int
 ) -> tuple[list[Entity], int | None]:
@@ -174,7 +186,8 @@ class RowReader:
         if rows and rows[0] is self._last:
             del rows[0]
         elif self._clauses is not None:
-            self._unread = await self._fetch_unread_keys(self._clauses)
+            keys = await fetch_keys(self._context, self._clauses, offset=self._paged.offset)
+            self._unread = [key for key in keys if key not in self._seen]
             self._read_next = self._read_unread
             return []
         if following is None or not rows:
@@ -184,15 +197,6 @@ class RowReader:
         if self._clauses is not None:
             rows = [row for row in rows if self._key_of(row) not in self._seen]
         return self._take(rows)
-
-    async def _fetch_unread_keys(self, clauses: Clauses) -> list[Key]:
-        """Return the keys of all rows that were not read, in the order of the query."""
-        query, offset = clauses.keys(self._names), self._paged.offset
-        try:
-            found = await fetch_rows(self._context, query, offset=offset, size=_KEYS_PAGE)
-        except ServerError:  # how many rows a server returns at most is not known
-            found = await fetch_rows(self._context, query, offset=offset)
-        return [key for key in dict.fromkeys(map(self._key_of, found)) if key not in self._seen]
 
     async def _read_unread(self) -> list[Entity]:
         """Read the next rows with unread keys."""

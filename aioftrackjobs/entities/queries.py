@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Generic, TypeVar, cast
 
 import anyio
 
-from aioftrackjobs.config.settings import require
+from aioftrackjobs.config.settings import require, require_count
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.entities.paging import RowReader, fetch_rows
+from aioftrackjobs.entities.paging import RowReader, fetch_keys, fetch_rows
 from aioftrackjobs.errors import (
     InvalidKeyError,
     MultipleResultsFoundError,
@@ -17,9 +17,11 @@ from aioftrackjobs.errors import (
     QueryParameterError,
 )
 from aioftrackjobs.models import Entity
-from aioftrackjobs.protocol.paging import split_paging
+from aioftrackjobs.protocol.criteria import Attribute, Condition, checked_condition, order_key
+from aioftrackjobs.protocol.paging import Clauses, PagedExpression, find_clauses, split_paging
 from aioftrackjobs.protocol.query import (
     PAGE_SIZE,
+    bind,
     has_projections,
     key_criteria,
     select,
@@ -46,6 +48,11 @@ class Query(Generic[E]):
 
     A loop may change and delete what it reads: each row is returned once, if it meets the criteria
     when its page is read.
+
+    A query may also be built, from a class and the attributes of classes::
+
+        query = session.query(Job).where(Job.status == "running", Job.user.username == "maya")
+        print(query.limit(10).expression)
 
     Attributes:
         expression: The text of the query.
@@ -76,6 +83,81 @@ class Query(Generic[E]):
             require(isinstance(model, type), "model", "a class of entities", model)
             self._context.model(model)  # registers it
         return Query(self._context, self.expression, model)
+
+    def where(self, *conditions: object, **parameters: object) -> Query[E]:
+        """Return the query for those rows that meet all *conditions*, too.
+
+        Example:
+            ``session.query(Job).where(Job.status == "done", "user.username is {name}", name=name)``
+
+        Args:
+            conditions: Comparisons of attributes of classes, or of :class:`Attribute`; or texts.
+            parameters: Values for the ``{name}`` placeholders of the texts.
+
+        Raises:
+            QueryParameterError: A condition is neither; or a parameter does not fit; or the query
+                has a ``group by``, or paging clauses, after which there cannot be criteria.
+        """
+        added = [checked_condition(each) for each in conditions if not isinstance(each, str)]
+        texts = [each for each in conditions if isinstance(each, str)]
+        if texts or parameters:
+            text = texts[0] if len(texts) == 1 else " and ".join(f"({each})" for each in texts)
+            added.append(Condition(bind(text, parameters)))
+        return self._with(lambda clauses: clauses.where(added))
+
+    def order_by(self, *keys: object) -> Query[E]:
+        """Return the query with its rows in the order of *keys*, instead of another order.
+
+        Example:
+            ``session.query(Job).order_by("created_at desc", Job.id)``
+
+        Args:
+            keys: Attributes of classes, :class:`Attribute` with a direction, or texts.
+
+        Raises:
+            QueryParameterError: A key is neither; or the query has a ``group by``, or
+                paging clauses.
+        """
+        order = ", ".join(map(order_key, keys))
+        return self._with(lambda clauses: clauses._replace(order=order))
+
+    def select(self, *projections: object) -> Query[E]:
+        """Return the query that loads *projections*, instead of others.
+
+        Example:
+            ``session.query(Job).select(Job.id, "user.username")``
+
+        Raises:
+            QueryParameterError: A projection is no attribute; or the query has a ``group by``, or
+                paging clauses.
+        """
+        names = ", ".join(str(Attribute(each)) for each in projections)
+        if not names:
+            raise QueryParameterError("select() needs at least one attribute")
+        return self._with(lambda clauses: clauses._replace(projections=names))
+
+    def limit(self, count: int) -> Query[E]:
+        """Return the query for the first *count* rows at most; it takes the place of a limit."""
+        require_count("count", count, least=0)
+        return self._page_of(split_paging(self.expression)._replace(limit=count))
+
+    def offset(self, count: int) -> Query[E]:
+        """Return the query without its first *count* rows; it takes the place of an offset."""
+        require_count("count", count, least=0)
+        return self._page_of(split_paging(self.expression)._replace(offset=count))
+
+    def _with(self, change: Callable[[Clauses], Clauses]) -> Query[E]:
+        paged = split_paging(self.expression)
+        clauses = find_clauses(paged.text)
+        if clauses is None or paged.limit is not None or paged.offset:
+            raise QueryParameterError(
+                "where, order_by and select come before limit and offset, and need a query without "
+                f"'group by': {self.expression}"
+            )
+        return Query(self._context, change(clauses).text, self._model)
+
+    def _page_of(self, paged: PagedExpression) -> Query[E]:
+        return Query(self._context, paged.expression, self._model)
 
     async def all(self) -> list[E]:
         """Return all rows, which are loaded in pages of 500.
@@ -118,6 +200,38 @@ class Query(Generic[E]):
         offset = f" offset {paged.offset}" if paged.offset else ""
         rows = await self._fetch(f"{await self._expand(paged.text)}{offset} limit 1")
         return rows[0] if rows else None
+
+    async def count(self) -> int:
+        """Return the number of rows, without loading more of them than their keys.
+
+        Raises:
+            QueryParameterError: The rows have no keys, because the query has a ``group by``.
+        """
+        paged = split_paging(self.expression)
+        clauses = find_clauses(await self._expand(paged.text))
+        if clauses is None:
+            raise QueryParameterError(f"rows of a 'group by' have no keys: {self.expression}")
+        if paged.limit == 0:
+            return 0
+        found = len(await fetch_keys(self._context, clauses, offset=paged.offset))
+        return found if paged.limit is None else min(found, paged.limit)
+
+    async def exists(self) -> bool:
+        """Return whether there is a row."""
+        return await self.first() is not None
+
+    def in_batches(self, size: int = PAGE_SIZE) -> AsyncIterator[list[E]]:
+        """Return the rows in lists of *size*, the last of which may be shorter.
+
+        A batch is loaded when it is asked for::
+
+            async for jobs in session.query(Job).in_batches(100):
+                for job in jobs:
+                    job["status"] = "failed"
+                await session.commit()
+        """
+        require_count("size", size)
+        return _Batches(self, size)
 
     def __aiter__(self) -> AsyncIterator[E]:
         return _Rows(self)
@@ -172,6 +286,26 @@ class _Rows(AsyncIterator[E]):
         if not rows:
             raise StopAsyncIteration
         self._page = list(reversed(rows))
+
+
+class _Batches(AsyncIterator[list[E]]):
+    """The rows of a query in lists of one size, for one loop or for several tasks that share it."""
+
+    def __init__(self, query: Query[E], size: int) -> None:
+        self._rows = aiter(query)
+        self._size = size
+        self._lock = anyio.Lock()
+
+    async def __anext__(self) -> list[E]:
+        batch: list[E] = []
+        async with self._lock:
+            async for row in self._rows:
+                batch.append(row)
+                if len(batch) == self._size:
+                    break
+        if not batch:
+            raise StopAsyncIteration
+        return batch
 
 
 def key_reference(model: type[Entity], key: object) -> Reference:

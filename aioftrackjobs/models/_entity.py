@@ -33,6 +33,7 @@ from aioftrackjobs.errors import (
     NotLoadedError,
     UnknownAttributeError,
 )
+from aioftrackjobs.models._attributes import EntityMeta
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._state import Change, Owner, attach, merge_into
 from aioftrackjobs.models._values import (
@@ -60,7 +61,7 @@ _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
 _DEPRECATED = frozenset({"__fields__", "__fields_set__", "model_computed_fields", "model_fields"})
 
 
-class Entity(BaseModel, MutableMapping[str, Any]):
+class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
     """Anything that ftrack stores, identified by its type and its key.
 
     A session makes entities; there is one instance for each type and key. Read an attribute as an

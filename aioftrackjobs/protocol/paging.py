@@ -10,10 +10,11 @@ Source:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aioftrackjobs.errors import MalformedResponseError
+from aioftrackjobs.protocol.criteria import Condition, joined
 from aioftrackjobs.protocol.query import quote
 
 # Texts, which re compiles when it first needs them.
@@ -37,6 +38,13 @@ class PagedExpression(NamedTuple):
     offset: int = 0
     limit: int | None = None
 
+    @property
+    def expression(self) -> str:
+        """The whole query."""
+        offset = f" offset {self.offset}" if self.offset else ""
+        limit = "" if self.limit is None else f" limit {self.limit}"
+        return f"{self.text.rstrip()}{offset}{limit}"
+
 
 def split_paging(expression: str) -> PagedExpression:
     """Return *expression* with its own ``offset`` and ``limit`` taken off the end."""
@@ -54,7 +62,7 @@ class Clauses(NamedTuple):
     """The parts of a query without paging clauses.
 
     Attributes:
-        projections: The text between ``select`` and ``from``.
+        projections: The text between ``select`` and ``from``; empty without a ``select``.
         entity_type: The type that is queried.
         criteria: The text after ``where``; empty if there is none.
         order: The text after ``order by``; empty if there is none.
@@ -64,6 +72,17 @@ class Clauses(NamedTuple):
     entity_type: str
     criteria: str
     order: str
+
+    @property
+    def text(self) -> str:
+        """The whole query."""
+        order = f" order by {self.order}" if self.order else ""
+        return f"{self._select(self.projections)}{order}"
+
+    def where(self, conditions: Iterable[Condition]) -> Clauses:
+        """Return the clauses for the rows that meet all *conditions*, too."""
+        given = [Condition(self.criteria)] if self.criteria else []
+        return self._replace(criteria=joined([*given, *conditions]))
 
     def is_ordered_by(self, key: Sequence[str]) -> bool:
         """Return whether the rows are sorted by the attributes *key*, in ascending order."""
@@ -90,9 +109,10 @@ class Clauses(NamedTuple):
         return self._select(self.projections, criteria)
 
     def _select(self, projections: str, criteria: str = "") -> str:
-        both = [f"({each})" for each in (self.criteria, criteria) if each]
-        where = f" where {' and '.join(both)}" if both else ""
-        return f"select {projections} from {self.entity_type}{where}"
+        both = joined([Condition(each) for each in (self.criteria, criteria) if each])
+        where = f" where {both}" if both else ""
+        selected = f"select {projections} from " if projections else ""
+        return f"{selected}{self.entity_type}{where}"
 
 
 def _after(key: Sequence[tuple[str, str]]) -> str:
@@ -105,15 +125,16 @@ def _after(key: Sequence[tuple[str, str]]) -> str:
 
 
 def find_clauses(text: str) -> Clauses | None:
-    """Return the clauses of the query *text*, which has a ``select`` and no paging clauses.
+    """Return the clauses of the query *text*, which has no paging clauses.
 
     None if it has a ``group by``, whose rows have no key, or is not such a query.
     """
     words = list(_outer_words(text))
     names = [word.lower() for word, _, _ in words]
-    if names[:1] != ["select"] or "from" not in names:
+    is_selecting = names[:1] == ["select"]
+    if is_selecting and "from" not in names:
         return None
-    at = names.index("from")
+    at = names.index("from") if is_selecting else -1
     if len(words) <= at + 1:
         return None
     entity_type, _, end = words[at + 1]
@@ -129,7 +150,8 @@ def find_clauses(text: str) -> Clauses | None:
         criteria, end = text[words[at + 2][2] : last].strip(), last
     if text[end:last].strip():
         return None
-    return Clauses(text[words[0][2] : words[at][1]].strip(), entity_type, criteria, order)
+    projections = text[words[0][2] : words[at][1]].strip() if is_selecting else ""
+    return Clauses(projections, entity_type, criteria, order)
 
 
 def _outer_words(text: str) -> Iterator[tuple[str, int, int]]:

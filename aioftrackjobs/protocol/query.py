@@ -156,7 +156,9 @@ def bind(template: str, parameters: Mapping[str, object]) -> str:
                 )
             return literal
         if match["path"] is not None:
-            return _membership(match, value_of(match["listed"] or match["bare"] or ""))
+            value = value_of(match["listed"] or match["bare"] or "")
+            listed = value if isinstance(value, list) else [value]
+            return membership(match["path"], match["word"], listed)
         value = value_of(match["name"])
         if isinstance(value, list) and value and template[: match.start()].rstrip()[-1:] in "(,":
             return quote_list(value)[1:-1]  # one of several placeholders in a list
@@ -168,10 +170,20 @@ def bind(template: str, parameters: Mapping[str, object]) -> str:
     return text
 
 
-def _membership(match: re.Match[str], value: object) -> str:
-    path, word = match["path"], match["word"]
-    values = value if isinstance(value, list) else [value]
-    if values:
+def membership(path: str, word: str, values: object) -> str:
+    """Return the criteria that *path* is one of *values*, or none of them.
+
+    Args:
+        path: The attribute.
+        word: ``in`` or ``not_in``.
+        values: Several values, which may be none.
+
+    Raises:
+        QueryParameterError: They are not several values, or one has no literal form.
+    """
+    if not _is_list(values):
+        raise QueryParameterError(f"{word!r} takes a list of values, not a {type(values).__name__}")
+    if values := list(values):
         return f"{path} {word} {quote_list(values)}"
     # How a server reads an empty list is not known. This is false, or true, for any attribute.
     joined = "or" if word.lower() == "not_in" else "and"

@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from aioftrackjobs import (
+    ArgumentError,
     AsyncSession,
+    Attribute,
     Component,
     Entity,
     FileComponent,
@@ -29,6 +31,7 @@ from aioftrackjobs import (
     QueryParameterError,
     QuerySyntaxError,
     ServerError,
+    SessionStateError,
     UnknownEntityTypeError,
     User,
 )
@@ -546,6 +549,100 @@ async def test_nothing_to_populate_makes_no_request(watched: Watched) -> None:
 
 
 # ensure
+
+
+# Queries that are built
+
+
+async def test_a_query_is_built_step_by_step(session: AsyncSession) -> None:
+    owner = await session.current_user()
+    for number in range(5):
+        session.create(Job, {"status": "done", "data": {"number": number}, "user": owner})
+    await session.commit()
+    user = session.api_user
+
+    done = session.query(Job).where(Job.status == "done", Attribute("user.username") == user)
+    assert done.expression == f'Job where status is "done" and user.username is "{user}"'
+    jobs = await done.order_by(Attribute(Job.created_at).descending(), "id").all()
+    assert [type(job) for job in jobs] == [Job] * 5
+
+    late = done.where("data like {one} or data like {two}", one="%3%", two="%4%").where()
+    assert late.expression == (
+        f'Job where (status is "done" and user.username is "{user}") '
+        'and (data like "%3%" or data like "%4%")'
+    )
+    assert await late.count() == 2
+    assert await late.exists()
+    assert not await late.where(Job.id == "x").exists()
+
+    chosen = done.select(Job.id, "user.email").order_by(Job.id).offset(1).limit(3)
+    assert chosen.expression.startswith("select id, user.email from Job where status is")
+    assert chosen.expression.endswith(" order by id offset 1 limit 3")
+    assert [await each.count() for each in (chosen, chosen.limit(9), chosen.limit(0))] == [3, 4, 0]
+    assert await chosen.all() == sorted(jobs, key=lambda job: str(job.id))[1:4]
+
+
+async def test_rows_come_in_batches(session: AsyncSession) -> None:
+    for _ in range(5):
+        session.create(Job, {"status": "queued"})
+    await session.commit()
+    sizes, seen = [], set()
+    async for batch in session.query(Job).where(Job.status == "queued").in_batches(2):
+        sizes.append(len(batch))
+        for job in batch:
+            job["status"] = "failed"  # and is no row of the query any more
+            seen.add(job)
+        await session.commit()
+    assert (sizes, len(seen)) == ([2, 2, 1], 5)
+    nothing = session.query(Job).where(Job.id == "x")
+    assert [batch async for batch in nothing.in_batches()] == []
+
+
+async def test_more_rows_than_a_page_are_counted(session: AsyncSession) -> None:
+    for _ in range(501):
+        session.create(Job, {"status": "queued"})
+    await session.commit()
+    assert await session.query("Job where status is queued order by data").count() == 501
+    assert await session.query("select data from Job offset 100").count() == 401
+
+
+async def test_what_cannot_be_built_is_refused(session: AsyncSession) -> None:
+    paged = session.query("Job limit 5")
+    grouped = session.query("select count(id) from Task group by status_id")
+    for query in (paged, grouped):
+        for build in (query.where, query.order_by, query.select):
+            with pytest.raises(QueryParameterError, match="before limit and offset"):
+                build("id")
+    with pytest.raises(QueryParameterError, match="no keys"):
+        await grouped.count()
+    jobs = session.query(Job)
+    for wrong in (True, None, 7, ["status is done"]):
+        with pytest.raises(QueryParameterError, match="no condition"):
+            jobs.where(wrong)
+    for order in ("id; drop", "", "created_at downwards", 7):
+        with pytest.raises(QueryParameterError, match="no attribute"):
+            jobs.order_by(order)
+    with pytest.raises(QueryParameterError, match="placeholder"):
+        jobs.where(Job.status == "done", name="x")
+    with pytest.raises(QueryParameterError, match="at least one"):
+        jobs.select()
+    for count in (-1, 1.5, True, "3"):
+        with pytest.raises(ArgumentError, match="a whole number"):
+            jobs.limit(count)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="a whole number above 0"):
+        jobs.in_batches(0)
+
+
+async def test_a_session_is_opened_and_closed_without_a_block(server: ServerHandle) -> None:
+    session = AsyncSession(server.url, server.api_key, server.api_user)
+    assert await session.open() is session
+    with pytest.raises(SessionStateError):
+        await session.open()
+    assert await session.query(User).exists()
+    await session.aclose()
+    await session.aclose()
+    with pytest.raises(SessionStateError, match="closed"):
+        session.query(User)
 
 
 async def test_ensure_creates_then_finds_then_updates(
