@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
@@ -105,6 +105,8 @@ class AsyncSession(JobsOfSession, FilesOfSession):
         ArgumentError: Another argument has a wrong type or value.
     """
 
+    _context_type: ClassVar[type[EntityContext]] = EntityContext
+
     def __init__(
         self,
         server_url: str | None = None,
@@ -144,7 +146,7 @@ class AsyncSession(JobsOfSession, FilesOfSession):
             timings=timings,
             transport=transport,
         )
-        self._context = EntityContext(self._connection)
+        self._context = self._context_type(self._connection)
         self._jobs = JobsContext(self._context, lease=lease)
         self._events: EventHub | None = None
 

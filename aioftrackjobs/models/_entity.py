@@ -35,7 +35,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.models._attributes import EntityMeta
 from aioftrackjobs.models._collection import Collection
-from aioftrackjobs.models._state import Change, Owner, attach, merge_into
+from aioftrackjobs.models._state import Change, Owner, attach, load_missing, merge_into
 from aioftrackjobs.models._values import (
     MAPS,
     PLAIN,
@@ -239,7 +239,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         elif name in self._remote:
             value = self._remote[name]
         else:
-            raise self._missing(name)
+            value = load_missing(self, name)
         return Collection(self, name) if type(value) is tuple else value
 
     if not TYPE_CHECKING:  # so that a type checker finds a misspelt attribute of a typed model
@@ -255,7 +255,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             descriptor = getattr(type(self), name, None)
             if isinstance(descriptor, property):
                 return descriptor.__get__(self)  # again, so that its own AttributeError is raised
-            raise self._missing(name)
+            return self[name]
 
     def _missing(self, name: str) -> NotLoadedError | UnknownAttributeError:
         known = self.attributes
@@ -283,8 +283,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         return name in self._local or name in self._remote
 
     def __iter__(self) -> Iterator[str]:  # type: ignore[override]
-        yield from self._remote
-        yield from (name for name in self._local if name not in self._remote)
+        yield from {**self._remote, **self._local}  # a copy: another thread may load more
 
     def __len__(self) -> int:
         return len(self._remote.keys() | self._local.keys())
@@ -424,7 +423,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             del self[name]
 
     def _changed(self) -> list[str]:
-        return [name for name in self._local if name not in self.primary_key_attributes]
+        return [name for name in tuple(self._local) if name not in self.primary_key_attributes]
 
     def merge(self, entity: Entity, merged: dict[Any, Entity] | None = None) -> list[Change]:
         """Copy the values of *entity* to this one, and return what changed.
