@@ -58,7 +58,7 @@ _UNSET = object()
 
 
 class _Loop(_PlainLoop):
-    def run_in_executor(
+    def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """Run *func* in a thread, also when the main thread has ended: no executor would.
@@ -66,7 +66,7 @@ class _Loop(_PlainLoop):
         It looks up names of servers, whose addresses the last connections may need.
         """
         if executor is not None:
-            return super().run_in_executor(executor, func, *args)  # type: ignore[arg-type]
+            return super().run_in_executor(executor, func, *args)
         future = self.create_future()
         run = partial(_run_into, self, future, partial(func, *args))
         try:
