@@ -76,9 +76,24 @@ DIFFERENT = {
     aioftrackjobs.RunningJob: {"innermost_active": None},  # internal
     aioftrackjobs.Stage: {"work_for": None},  # internal
     UnitOfWork: dict.fromkeys(
-        ["accept_uncertain", "drop", "drop_updates", "end", "is_creating", "is_sending"]
-        + ["is_settled", "last_error", "pending_creation", "post", "record_create"]
-        + ["record_delete", "record_reset", "record_update", "settled", "unsettled"]
+        [
+            "accept_uncertain",
+            "drop",
+            "drop_updates",
+            "end",
+            "is_creating",
+            "is_sending",
+            "is_settled",
+            "last_error",
+            "pending_creation",
+            "post",
+            "record_create",
+            "record_delete",
+            "record_reset",
+            "record_update",
+            "settled",
+            "unsettled",
+        ]
     ),  # internal
 }
 #: What blocking classes have besides.
@@ -383,6 +398,9 @@ def test_a_session_that_is_closed_says_so(server: ServerHandle) -> None:
 
 # Processes
 
+#: All warnings are errors, but for that of Python 3.12 and newer about forks.
+_STRICT = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+
 
 def program(server: ServerHandle, text: str, *, journal: Path) -> subprocess.Popen[str]:
     environment = {
@@ -393,8 +411,7 @@ def program(server: ServerHandle, text: str, *, journal: Path) -> subprocess.Pop
         "FTRACK_JOBS_JOURNAL": str(journal),
     }
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c"]
-        + [textwrap.dedent(text)],
+        [sys.executable, *_STRICT, "-c", textwrap.dedent(text)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -421,7 +438,7 @@ def assert_said_once(output: str, job: str) -> None:
 def ends(reader: Session) -> dict[str, str]:
     """Return the status of each Job by the first word of its description."""
     return {
-        (job.description or "").split()[0]: str(job.status.value)  # type: ignore[union-attr]
+        (job.description or "").split()[0]: JobStatus(job.status).value
         for job in reader.query("Job").of(Job)
     }
 
