@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Context
 from types import TracebackType
@@ -17,11 +17,12 @@ from aioftrackjobs.config.retry import RetryPolicy
 from aioftrackjobs.config.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.connection.health import Health
 from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.entities.mapped_values import MappedValues
 from aioftrackjobs.entities.queries import Query as AsyncQuery
 from aioftrackjobs.entities.queries import populate
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.jobs.ownership import LEASE_SECONDS
-from aioftrackjobs.models import Entity, Job, JobState
+from aioftrackjobs.models import CustomAttributeValues, Entity, Job, JobState, MetadataValues
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import PAGE_SIZE
 from aioftrackjobs.session import AsyncSession, Key, connection_of
@@ -35,15 +36,14 @@ class _Entities(EntityContext):
     """Entities that plain threads change and read; what is not loaded is loaded when it is read."""
 
     def record_update(self, entity: Entity, name: str, value: object) -> None:
-        if current_loop().is_current_thread:
-            super().record_update(entity, name, value)
-        else:
-            call(super().record_update, entity, name, value)
+        _in_loop(super().record_update, entity, name, value)
 
     def record_reset(self, entity: Entity, name: str) -> Any:
-        if current_loop().is_current_thread:
-            return super().record_reset(entity, name)
-        return call(super().record_reset, entity, name)
+        return _in_loop(super().record_reset, entity, name)
+
+    def mapping_of(self, entity: Entity, name: str) -> Any:
+        view = MetadataValues if name == "metadata" else CustomAttributeValues
+        return view(entity, _Values(self.mapped_values))
 
     def load_missing(self, entity: Entity, name: str) -> None:
         if not current_loop().is_current_thread:
@@ -55,6 +55,27 @@ class _Entities(EntityContext):
             await self.schemas()
         if name in (entity.attributes or (name,)):
             await populate(self, [entity], [name])
+
+
+class _Values:
+    """Metadata and custom attributes that plain threads change."""
+
+    def __init__(self, values: MappedValues) -> None:
+        self._values = values
+
+    def put(self, entity: Entity, name: str, key: str, value: object) -> None:
+        _in_loop(self._values.put, entity, name, key, value)
+
+    def delete(self, member: Entity) -> None:
+        _in_loop(self._values.delete, member)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._values, name)
+
+
+def _in_loop(function: Callable[..., Any], *args: Any) -> Any:
+    """Call *function* in the event loop, which may be where this is called."""
+    return function(*args) if current_loop().is_current_thread else call(function, *args)
 
 
 class _AsyncSession(AsyncSession):
@@ -91,9 +112,6 @@ class _Recorded:
     @mirrors(AsyncSession.deleted)
     def deleted(self) -> list[Entity]:
         return call(lambda: self._target().deleted)
-
-    rollback = in_loop(AsyncSession.rollback)
-    commit = blocking(AsyncSession.commit)
 
 
 class Session(_Recorded):
@@ -241,7 +259,10 @@ class Session(_Recorded):
     server_information = blocking(AsyncSession.server_information)
     schemas = blocking(AsyncSession.schemas)
     current_user = blocking(AsyncSession.current_user)
+    custom_attributes = blocking(AsyncSession.custom_attributes)
     delete = in_loop(AsyncSession.delete)
+    rollback = in_loop(AsyncSession.rollback)
+    commit = blocking(AsyncSession.commit)
     claim_job = blocking(AsyncSession.claim_job)
     wait_for = blocking(AsyncSession.wait_for)
     stop_job = blocking(AsyncSession.stop_job)
@@ -270,6 +291,8 @@ class UnitOfWork(_Recorded):
     def set(self, entity: Entity, **values: Any) -> None:
         call(self._unit.set, entity, **values)
 
+    rollback = in_loop(AsyncUnitOfWork.rollback)
+    commit = blocking(AsyncUnitOfWork.commit)
     resolve = blocking(AsyncUnitOfWork.resolve)
 
 
