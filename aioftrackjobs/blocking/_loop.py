@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -256,10 +257,8 @@ class _State:
             closer = threading.Thread(
                 target=self.loop.close_when_unused, name="aioftrackjobs end", daemon=False
             )
-            try:
+            with suppress(RuntimeError):  # some Pythons start no thread here: atexit does it then
                 closer.start()
-            except RuntimeError:
-                self.loop.close()
 
     def close(self) -> None:
         if self.loop is not None:

@@ -443,7 +443,7 @@ def test_an_exit_ends_the_jobs_of_all_threads(
         server,
         """
         import sys, threading, time
-        from aioftrackjobs.blocking import job_context
+        from aioftrackjobs.blocking import default_session, job_context
 
         begun = threading.Barrier(3)
 
@@ -456,7 +456,7 @@ def test_an_exit_ends_the_jobs_of_all_threads(
             with job_context(description="thread") as job:
                 begun.wait()
                 threading.main_thread().join()
-                job.attach(b"after the end of the main thread", name="a.txt")
+                assert default_session().get("Job", job.id)
 
         threading.Thread(target=stay, daemon=True).start()
         threading.Thread(target=finish).start()
