@@ -20,6 +20,7 @@ from typing import Any
 import anyio
 import pytest
 import pytest_asyncio
+from PIL import Image
 
 import aioftrackjobs
 import aioftrackjobs.pytest_plugin
@@ -92,28 +93,49 @@ async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
     ended = [session.create(Job, {"status": status}) for status in ("failed", "done")]
     await session.commit()
     task = await session.query("select id from Task limit 1").first()
+    shot = await session.query("select object_type_id, name from Shot").first()
+    project = await session.query("Project").first()
+    category = await session.query("NoteCategory").first()
     assert task is not None
+    assert shot is not None
+    number = await session.query('CustomAttributeType where name is "number"').one()
+    attribute = {"key": "fstart", "label": "First", "entity_type": "task", "config": "{}"}
+    more = {"object_type_id": shot["object_type_id"], "type": number}
+    session.create("CustomAttributeConfiguration", {**attribute, **more})
+    asset = session.create("Asset", {"name": "comp", "parent": shot})
+    version = session.create("AssetVersion", {"asset": asset})
+    await session.commit()
     (tmp_path / "report.pdf").write_bytes(b"%PDF")
     (tmp_path / "plates").mkdir()
-    (tmp_path / "plates" / "sh010.1001.exr").write_bytes(b"pixels")
+    for frame in range(1001, 1004):
+        (tmp_path / "plates" / f"sh010.{frame}.exr").write_bytes(b"pixels")
+    for name in ("comp.mov", "sh010.mov"):
+        (tmp_path / name).write_bytes(b"a film")
+    Image.new("RGB", (64, 48)).save(tmp_path / "sh010.jpg")
     return {
         "AsyncSession": AsyncSession,
         "Job": Job,
+        "animation": await session.query('Type where name is "Animation"').one(),
         "bad_frames": [1002],
+        "category": category,
         "daemon": work,
         "frames": frames(),
         "job": job,
         "job_context": aioftrackjobs.job_context,
         "job_id": job.id,
         "path": tmp_path / "report.pdf",
+        "project": project,
         "publish_id": ended[1].id,
         "render": work,
         "render_job": ended[0],
+        "shot": shot,
         "shots": ["sh010", "sh020"],
         "ssl_context": ssl.create_default_context(),
+        "supervisor": await session.query('User where username is "maya"').one(),
         "task_id": task["id"],
         "token": "abc",
         "untrusted": "maya",
+        "version": version,
     }
 
 
