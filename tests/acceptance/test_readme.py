@@ -33,12 +33,21 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "aioftrackjobs"
 README = ROOT / "README.md"
 BLOCK = re.compile(r"```.*?```", re.DOTALL)
-PAGES = {path.name: path for path in [README, *sorted((ROOT / "docs").glob("*.md"))]}
+#: By their path below docs/: pages of other folders have their folder in it.
+PAGES = {
+    "README.md": README,
+    **{
+        path.relative_to(ROOT / "docs").as_posix(): path
+        for path in sorted((ROOT / "docs").glob("**/*.md"))
+    },
+}
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
 #: What looks like a path of the repository: types of content, and programs of an environment.
 NO_PATHS = ("application/", "image/", "text/", "video/", ".venv/")
 #: The first line of a block that is a whole test file, which pytest runs.
 TEST_FILE = "import pytest"
+#: The first line of a block that the reader writes into a file.
+FILE = re.compile(r"# (\w+\.py)\n")
 
 
 def text_of(page: str) -> str:
@@ -157,10 +166,30 @@ async def test_the_examples_of_a_page_run_in_their_order(
     examples = [block for block in blocks(page, "python") if not block.startswith(TEST_FILE)]
     assert examples
     for block in examples:
+        if file := FILE.match(block):
+            await run_file(tmp_path / file[1], block)
+            continue
         names["session"] = session
         result = eval(compiled(page, block), names)
         if inspect.iscoroutine(result):
             await result
+
+
+async def run_file(path: Path, block: str) -> None:
+    """Write a file as the reader does, and run it if it is a program or has tests."""
+    await anyio.Path(path).write_text(block, encoding="utf-8")
+    arguments = [path.name]
+    if path.name.startswith("test_"):
+        arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", path.name]
+    elif "asyncio.run(" not in block:
+        return
+    done = await anyio.run_process([sys.executable, *arguments], cwd=path.parent, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+
+
+def files_of(page: str) -> set[str]:
+    """Return the names of the files that the reader of *page* writes."""
+    return {file[1] for block in blocks(page, "python") if (file := FILE.match(block))}
 
 
 def test_the_example_of_a_test_passes_under_both_plugins(all_runs: Any) -> None:
@@ -189,6 +218,8 @@ def test_every_test_that_is_named_exists(page: str) -> None:
     tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
 
     for name, more in re.findall(r"`(?:tests/[\w/]*)?(test_\w+)(\.\.\.|\.py)?`", text_of(page)):
+        if f"{name}{more}" in files_of(page):
+            continue
         if more == ".py":
             assert list(ROOT.glob(f"tests/**/{name}.py")), name
         else:
@@ -228,6 +259,8 @@ def test_every_path_that_is_named_exists(page: str) -> None:
     """From the root, from the package or, in the text about it, from the embedded server."""
     bases = [ROOT, PACKAGE, PACKAGE / "devserver"]
     for span in spans(page):
+        if span in files_of(page):
+            continue
         if re.fullmatch(r"\w+\.py", span):  # the folder is named beside it
             assert any(ROOT.glob(f"*/**/{span}")) or (ROOT / span).exists(), span
         elif re.fullmatch(r"[\w.-]+(/[\w.-]*)+", span) and not span.startswith(NO_PATHS):
