@@ -24,16 +24,14 @@ _SHOWN_OF_USER = ("id", "username", "first_name", "last_name", "thumbnail_id")
 _WIDGET_LIFETIME = 360
 
 
-def server_information(
-    request: ApiRequest, operation: Operation, schema_hash: str
-) -> dict[str, Any]:
+def server_information(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Do ``query_server_information``: return the requested facts about this server.
 
     By default it returns those that a real one sends (docs/protocol.md, section 2.4).
     """
     facts: dict[str, Any] = {
         "version": "dev",
-        "schema_hash": schema_hash,
+        "schema_hash": request.services.store.schema_hash,
         "is_timezone_support_enabled": True,
         "storage_scenario": {"scenario": "ftrack.automatic", "data": {}},
     }
@@ -85,22 +83,11 @@ def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     return {"action": "reset_remote", "data": {"api_key": api_key}}
 
 
-def send_user_invite(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Do ``send_user_invite``; no mail is sent."""
-    return _invited(request, operation, "User", "user_id")
-
-
-def send_review_session_invite(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Do ``send_review_session_invite``; no mail is sent."""
-    return _invited(request, operation, "ReviewSessionInvitee", "review_session_invitee_id")
-
-
-def _invited(
+def invited(
     request: ApiRequest, operation: Operation, entity_type: str, name: str
 ) -> dict[str, Any]:
-    key = text_of(operation, name)
-    if request.row(entity_type, key) is None:
-        raise EntityNotFoundError(f"There is no {entity_type} {key}.")
+    """Do an operation that invites the entity that it names by *name*; no mail is sent."""
+    request.existing(entity_type, text_of(operation, name))
     return {"action": operation["action"], "sent": True}
 
 
@@ -125,8 +112,7 @@ def _widget_entity(request: ApiRequest, operation: Operation) -> dict[str, str]:
     values = key if isinstance(key, list) else [key]
     if len(values) != 1 or not isinstance(values[0], str):
         raise ValidationError("'entity_key' must be a list with the entity's key.")
-    if request.row(name, values[0]) is None:
-        raise EntityNotFoundError(f"There is no {name} {values[0]}.")
+    request.existing(name, values[0])
     return {"entity_type": name, "entity_id": values[0]}
 
 

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
 from aioftrackjobs.devserver.api.server_jobs import JobRun, WorkFailedError, WriteResult, queue_job
-from aioftrackjobs.devserver.api_errors import ApiError, EntityNotFoundError, ValidationError
+from aioftrackjobs.devserver.api_errors import ApiError, ValidationError
 from aioftrackjobs.devserver.files.movies import facts_of
 from aioftrackjobs.devserver.files.storage import IncomingFile, is_storable
 from aioftrackjobs.devserver.files.thumbnails import picture_of, placeholder
@@ -76,10 +76,10 @@ def encode_media(request: ApiRequest, operation: Operation) -> dict[str, Any]:
 
 
 def _encoding_of(request: ApiRequest, operation: Operation) -> _Encoding:
-    component_id = text_of(operation, "component_id")
-    source = request.row("Component", component_id)
-    if source is None:
-        raise EntityNotFoundError(f"There is no Component {component_id}.")
+    source = request.existing("Component", text_of(operation, "component_id"))
+    version_id = operation.get("version_id")
+    if version_id is not None:
+        request.existing("AssetVersion", version_id)
     keep_original = operation.get("keep_original", True)
     if isinstance(keep_original, str):  # as the official Python client sends it
         keep_original = {"true": True, "false": False}.get(keep_original.lower())
@@ -88,16 +88,7 @@ def _encoding_of(request: ApiRequest, operation: Operation) -> _Encoding:
     kind = mimetypes.guess_type(f"x{source.get('file_type') or ''}")[0] or ""
     wanted = {"image": ["image/jpeg"], "video": [kind, _POSTER]}.get(kind.partition("/")[0], [])
     formats = {str(uuid4()): each for each in wanted}
-    return _Encoding(source, formats, keep_original, _version_id(request, operation))
-
-
-def _version_id(request: ApiRequest, operation: Operation) -> str | None:
-    version_id = operation.get("version_id")
-    if version_id is None:
-        return None
-    if request.row("AssetVersion", version_id) is None:
-        raise EntityNotFoundError(f"There is no AssetVersion {version_id}.")
-    return str(version_id)
+    return _Encoding(source, formats, keep_original, version_id)
 
 
 def _create_output(request: ApiRequest, encoding: _Encoding, output_id: str) -> None:

@@ -85,6 +85,5 @@ def _create(request: ApiRequest, entity_type: str, values: dict[str, Any]) -> di
 
 def _existing(request: ApiRequest, operation: Operation, entity_type: str, name: str) -> str:
     key = text_of(operation, name)
-    if request.row(entity_type, key) is None:
-        raise EntityNotFoundError(f"There is no {entity_type} {key}.")
+    request.existing(entity_type, key)
     return key

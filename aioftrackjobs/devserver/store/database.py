@@ -376,6 +376,7 @@ class Database(Connection):
 
     Attributes:
         secret: The secret that signs addresses; stored with the entities.
+        schema_hash: The hash of the model's documents.
         log: What the running transaction has changed; None until :meth:`watch` is called.
 
     Raises:
@@ -409,12 +410,12 @@ class Database(Connection):
         for sql in _CREATE_INTERNALS:
             self.driver.execute(sql)
         known = self.driver.execute("SELECT value FROM _fact WHERE name = 'schemas'").fetchone()
-        wanted = schema_hash(list(model.documents))
+        self.schema_hash = schema_hash(list(model.documents))
         if known is None:
             for sql in self.tables.creating:
                 self.driver.execute(sql)
-            self.driver.execute("INSERT INTO _fact VALUES ('schemas', ?)", (wanted,))
-        elif known[0] != wanted:
+            self.driver.execute("INSERT INTO _fact VALUES ('schemas', ?)", (self.schema_hash,))
+        elif known[0] != self.schema_hash:
             raise ServerStartError("database", self.database, "it was made for other schemas")
         self.secret = self._make_secret()
         self.driver.execute("COMMIT")
