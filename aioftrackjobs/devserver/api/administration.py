@@ -77,7 +77,7 @@ def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
         raise PermissionDeniedError(
             "The key of another user is reset by an administrator, or with a global key."
         )
-    api_key = request.transaction.reset_api_key(owner)
+    api_key = request.transaction.set_api_key(owner)
     # Only after the commit: a refused batch leaves the earlier key valid.
     request.after_commit.append(partial(request.services.credentials.set_api_key, owner, api_key))
     return {"action": "reset_remote", "data": {"api_key": api_key}}

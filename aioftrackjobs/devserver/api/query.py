@@ -176,8 +176,8 @@ def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     statement = compiler.select(query, columns)
     found, more = _page(query, transaction.fetch(statement))
     rows = [dict(zip(columns, row, strict=True)) for row in found]
-    loaded = Loader(model, transaction).load(selection, rows)
-    return request.serializer.entities(selection, loaded), more
+    Loader(model, transaction).load(selection, rows)
+    return [request.serializer.entity(selection, row) for row in rows], more
 
 
 def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:

@@ -5,6 +5,7 @@ Related rows are loaded with one statement for each relation, never one for each
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,16 +19,9 @@ from aioftrackjobs.devserver.schema.model import Model, Relation
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import ROW, TYPE
 
-Row = dict[str, Any]
+#: Values by column; and by the number of a selection the related rows that it selects.
+Row = dict[Any, Any]
 Key = tuple[Any, ...]
-
-
-class Loaded:
-    """The rows of one selection; and for each relation the related rows, by their start key."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-        self.related: dict[str, tuple[dict[Key, list[Row]], Loaded]] = {}
 
 
 class Loader:
@@ -37,23 +31,22 @@ class Loader:
         self._model = model
         self._transaction = transaction
 
-    def load(self, selection: Selection, rows: Sequence[Row]) -> Loaded:
-        """Return *rows* of *selection* with the rows that its relations lead to."""
+    def load(self, selection: Selection, rows: Sequence[Row]) -> None:
+        """Add to *rows* of *selection* the rows that its relations lead to."""
         self._add_links(selection, rows)
-        loaded = Loaded(rows)
-        for name, below in selection.related.items():
+        for below in selection.related.values():
             relation = below.relation
             if relation is None or not relation.resolved:
-                loaded.related[name] = ({}, Loaded([]))
                 continue
             starts = start_columns(relation)
-            keys = {tuple(row[start] for start in starts) for row in rows}
-            found = self._fetch(below, relation, [key for key in keys if None not in key])
-            by_key: dict[Key, list[Row]] = {}
+            keys = [tuple(row[start] for start in starts) for row in rows]
+            found = self._fetch(below, relation, [key for key in {*keys} if None not in key])
+            self.load(below, [row for _, row in found])
+            by_key = defaultdict[Key, list[Row]](list)
             for key, row in found:
-                by_key.setdefault(key, []).append(row)
-            loaded.related[name] = (by_key, self.load(below, [row for _, row in found]))
-        return loaded
+                by_key[key].append(row)
+            for key, row in zip(keys, rows, strict=True):
+                row[below.number] = by_key[key]
 
     def _add_links(self, selection: Selection, rows: Sequence[Row]) -> None:
         names = link_names(self._model, selection.entity_type, selection.names)
