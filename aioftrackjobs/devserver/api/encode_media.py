@@ -59,8 +59,8 @@ def encode_media(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Do ``encode_media``: queue a Job, whose outputs exist at once and get their files later."""
     encoding = _encoding_of(request, operation)
     outputs = [{"format": kind, "component_id": own} for own, kind in encoding.formats.items()]
-    for output_id in encoding.formats:
-        _create_output(request, encoding, output_id)
+    for output_id, kind in encoding.formats.items():
+        _create_output(request, encoding, output_id, kind)
     job_id = str(uuid4())
     data = {
         "description": f"Encoding {encoding.source.get('name') or 'media'}",
@@ -91,8 +91,7 @@ def _encoding_of(request: ApiRequest, operation: Operation) -> _Encoding:
     return _Encoding(source, formats, keep_original, version_id)
 
 
-def _create_output(request: ApiRequest, encoding: _Encoding, output_id: str) -> None:
-    kind = encoding.formats[output_id]
+def _create_output(request: ApiRequest, encoding: _Encoding, output_id: str, kind: str) -> None:
     other = "ftrackreview-" + kind.partition("/")[2], encoding.source.get("file_type")
     name, file_type = _NAMES.get(kind, other)
     values = {
