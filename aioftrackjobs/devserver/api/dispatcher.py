@@ -17,7 +17,6 @@ from aioftrackjobs.devserver.api import (
     administration,
     encode_media,
     query,
-    security_roles,
     uploads,
 )
 from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Completion, Operation, Services
@@ -70,7 +69,7 @@ _READING: Mapping[str, Run] = {
     "query_schemas": lambda request, _: request.services.model.documents,
     "query_server_information": administration.server_information,
     "get_upload_metadata": uploads.get_upload_metadata,
-    "permissions": security_roles.permissions,
+    "permissions": administration.permissions,
     "get_widget_url": administration.get_widget_url,
     "send_user_invite": partial(administration.invited, entity_type="User", name="user_id"),
     "send_review_session_invite": partial(
@@ -88,12 +87,12 @@ _WRITING: Mapping[str, Run] = {
     uploads.COMPLETE: uploads.complete_multipart_upload,
     "encode_media": encode_media.encode_media,
     "reset_remote": administration.reset_remote,
-    "add_user_security_role": security_roles.change_role,
-    "grant_user_security_role_project": security_roles.change_role,
-    "remove_user_security_role": security_roles.change_role,
-    "revoke_user_security_role": security_roles.change_role,
-    "revoke_user_security_role_project": security_roles.change_role,
-    "update_user_security_role": security_roles.change_role,
+    "add_user_security_role": administration.change_role,
+    "grant_user_security_role_project": administration.change_role,
+    "remove_user_security_role": administration.change_role,
+    "revoke_user_security_role": administration.change_role,
+    "revoke_user_security_role_project": administration.change_role,
+    "update_user_security_role": administration.change_role,
 }
 _ACTIONS = {**_READING, **_WRITING}
 

@@ -71,7 +71,7 @@ def encode_media(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     queue_job(request, job_id, data, partial(_encode, encoding))
     for output in outputs:
         values = {"job_id": job_id, "component_id": output["component_id"]}
-        request.batch.create({"entity_type": "JobComponent", "entity_data": values})
+        request.batch.add("JobComponent", values)
     return {"action": "encode_media", "job_id": job_id}
 
 
@@ -100,7 +100,7 @@ def _create_output(request: ApiRequest, encoding: _Encoding, output_id: str, kin
         "file_type": file_type,
         "version_id": encoding.version_id,
     }
-    request.batch.create({"entity_type": "FileComponent", "entity_data": values})
+    request.batch.add("FileComponent", values)
 
 
 def _encode(encoding: _Encoding, run: JobRun) -> WriteResult:
@@ -152,7 +152,7 @@ def _write_result(
     batch: Batch,
 ) -> None:
     for output_id, (size, shown) in facts.items():
-        batch.update(_change("FileComponent", output_id, size=size))
+        batch.set("FileComponent", output_id, {"size": size})
         location = {"component_id": output_id, "location_id": SERVER_LOCATION_ID}
         text = to_json(shown).decode()
         about = {"parent_id": output_id, "parent_type": "FileComponent", "key": "ftr_meta"}
@@ -161,13 +161,8 @@ def _write_result(
             ("Metadata", about | {"value": text}),
         ):
             if name in types:
-                batch.create({"entity_type": name, "entity_data": values})
+                batch.add(name, values)
     if encoding.version_id is not None and types["AssetVersion"].has("thumbnail_id"):
-        picture = list(facts)[-1]
-        batch.update(_change("AssetVersion", encoding.version_id, thumbnail_id=picture))
+        batch.set("AssetVersion", encoding.version_id, {"thumbnail_id": list(facts)[-1]})
     if not encoding.keep_original:
         batch.delete({"entity_type": "Component", "entity_key": [encoding.source["id"]]})
-
-
-def _change(entity_type: str, key: str, **values: Any) -> dict[str, Any]:
-    return {"entity_type": entity_type, "entity_key": [key], "entity_data": values}

@@ -10,8 +10,7 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.entities.loader import Loader
-from aioftrackjobs.devserver.entities.projections import select
+from aioftrackjobs.devserver.entities.loader import Loader, select
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.compiler import Compiler

@@ -102,7 +102,7 @@ class JobRun:
             batch = self.services.batch(transaction, self._username)
             if write_result is not None:
                 write_result(batch)
-            batch.update(_change(self._job_id, values))
+            batch.set("Job", self._job_id, values)
             batch.finish()
 
 
@@ -118,7 +118,7 @@ def queue_job(request: ApiRequest, job_id: str, data: Mapping[str, Any], task: T
     values: dict[str, Any] = {"id": job_id, "data": text}
     if request.user is not None:
         values["user_id"] = request.user["id"]
-    entity = request.batch.create({"entity_type": "Job", "entity_data": values})
+    entity = request.batch.add("Job", values)
     services, username = request.services, request.caller.username
 
     def work(stopping: threading.Event) -> None:
@@ -142,7 +142,7 @@ def fail_abandoned(services: Services, username: str) -> None:
         batch = services.batch(transaction, username)
         for row in transaction.fetch(statement):
             values = {"status": "failed", "data": _with_error(row.data, "The server was killed.")}
-            batch.update(_change(row.id, values))
+            batch.set("Job", row.id, values)
 
 
 def _with_error(text: str, reason: str) -> str:
@@ -153,7 +153,3 @@ def _with_error(text: str, reason: str) -> str:
         data = None
     known = data if isinstance(data, dict) else {}
     return to_json({**known, "error": reason}).decode()
-
-
-def _change(job_id: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {"entity_type": "Job", "entity_key": [job_id], "entity_data": values}

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from aioftrackjobs.devserver.entities.computed import FileUrls
-from aioftrackjobs.devserver.entities.loader import Row
-from aioftrackjobs.devserver.entities.projections import Selection
+from aioftrackjobs.devserver.entities.loader import Row, Selection
 from aioftrackjobs.devserver.limits import Meter, unmetered
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import encode

@@ -19,11 +19,16 @@ from aioftrackjobs.devserver.api_errors import (
     ValidationError,
 )
 from aioftrackjobs.devserver.entities.serializer import Entity, Serializer
-from aioftrackjobs.devserver.mutations.custom_values import check_custom_value
 from aioftrackjobs.devserver.mutations.defaults import Defaults
 from aioftrackjobs.devserver.mutations.embedding import Embedding
 from aioftrackjobs.devserver.mutations.hierarchy import Hierarchy
-from aioftrackjobs.devserver.mutations.payload import Key, Payload, read_key, read_payload
+from aioftrackjobs.devserver.mutations.payload import (
+    Key,
+    Payload,
+    check_custom_value,
+    read_key,
+    read_payload,
+)
 from aioftrackjobs.devserver.schema.model import EntityType, Link, Model, Relation
 from aioftrackjobs.devserver.schema.quirks import ADMINISTERED, JOINED_TO_CALLER
 from aioftrackjobs.devserver.store.custom_attributes import always_exist
@@ -58,6 +63,15 @@ class Batch:
         self._hierarchy = Hierarchy(model, transaction)
         self._embedding = Embedding(model)
 
+    def add(self, entity_type: str, values: Mapping[str, Any]) -> Entity:
+        """Create an entity for the server itself."""
+        return self.create({"entity_type": entity_type, "entity_data": values})
+
+    def set(self, entity_type: str, key: str, values: Mapping[str, Any]) -> Entity:
+        """Change an entity for the server itself."""
+        target = {"entity_type": entity_type, "entity_key": [key]}
+        return self.update({**target, "entity_data": values})
+
     def create(self, operation: Operation) -> Entity:
         """Create an entity and return its wire form."""
         declared = self._entity_type(operation)
@@ -67,7 +81,8 @@ class Batch:
             self._merge_key(declared, payload.values, operation["entity_key"])
         key = {name: payload.values.get(name) for name in declared.primary_key}
         if always_exist(declared):
-            return self._write_custom_value(declared, key, payload, data)
+            check_custom_value(self._model, self._transaction, key["configuration_id"], data)
+            return self._write_custom_value(declared, key, payload)
         return self._make(declared, payload)
 
     def update(self, operation: Operation) -> Entity:
@@ -76,20 +91,16 @@ class Batch:
         key = read_key(declared, operation.get("entity_key"))
         data = operation.get("entity_data", {})
         if always_exist(declared):
+            check_custom_value(self._model, self._transaction, key["configuration_id"], data)
             payload = read_payload(self._model, declared, data)
             self._merge_key(declared, payload.values, operation["entity_key"])
-            return self._write_custom_value(declared, key, payload, data)
+            return self._write_custom_value(declared, key, payload)
         row = self._row(declared, key)
         entity_type = declared if declared.shared else self._model.types[row[TYPE]]
         return self._change(entity_type, row, read_payload(self._model, entity_type, data))
 
-    def _write_custom_value(
-        self, declared: EntityType, key: Key, payload: Payload, data: Mapping[str, Any]
-    ) -> Entity:
+    def _write_custom_value(self, declared: EntityType, key: Key, payload: Payload) -> Entity:
         """Write the value of a custom attribute, which may be created by an update."""
-        check_custom_value(
-            self._model, self._transaction, key["configuration_id"], data.get("value")
-        )
         if self._exists(declared, key):
             return self._change(declared, self._row(declared, key), payload)
         return self._make(declared, payload)

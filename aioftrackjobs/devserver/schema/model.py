@@ -212,7 +212,7 @@ class Model:
 
     def link_table(self, link: Link) -> str:
         """Return the name of the table that holds the joining entities of *link*."""
-        return link.entity_type if link.hidden else self.root(link.entity_type).name
+        return link.entity_type if link.hidden else self.types[link.entity_type].root
 
     def family(self, root: str) -> list[EntityType]:
         """Return all types that share the table of *root*, in document order."""

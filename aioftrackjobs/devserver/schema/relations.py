@@ -211,7 +211,7 @@ def _family_reference(model: Model, owner: EntityType, target: EntityType) -> st
     The members of a SequenceComponent name a ContainerComponent.
     """
     keys = (
-        key.name for key in _keys(target) if model.root(key.references or "").name == owner.root
+        key.name for key in _keys(target) if model.types[key.references or ""].root == owner.root
     )
     return next(keys, None)
 

@@ -53,7 +53,7 @@ class Tables:
         for entity_type, relation in model.relations():
             link = relation.link
             if link is not None and link.hidden and link.entity_type not in self.clauses:
-                ends = {link.here: entity_type.root, link.there: model.root(relation.target).name}
+                ends = {link.here: entity_type.root, link.there: model.types[relation.target].root}
                 self._add_hidden(link.entity_type, ends)
         columns = {name: frozenset(table.c.keys()) for name, table in self.clauses.items()}
         self.creating += triggers_of(model, columns, self.references)
@@ -133,7 +133,7 @@ def _join_columns(model: Model) -> Mapping[str, set[str]]:
     for entity_type, relation in model.relations():
         for here, there in relation.pairs:
             followed[entity_type.root].add(here)
-            followed[model.root(relation.target).name].add(there)
+            followed[model.types[relation.target].root].add(there)
         if relation.link is not None:
             ends = {relation.link.here, relation.link.there}
             followed[model.link_table(relation.link)] |= ends

@@ -57,7 +57,7 @@ def triggers_of(
                     yield from _cascade(root, key, target, columns, removes=required)
         copied = {name: source for member in family for name, source in member.copied.items()}
         for name, (key, target) in copied.items():
-            yield from _copy_values(root, name, key, model.root(target).name)
+            yield from _copy_values(root, name, key, model.types[target].root)
     for joining, key, end in sorted({*_link_ends(model)}):
         if key not in references[joining]:
             yield from _cascade(joining, key, end, columns, removes=True)
@@ -73,10 +73,10 @@ def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]
         own = entity_type.primary_key if len(entity_type.primary_key) == 1 else ()
         for attribute in entity_type.attributes.values():
             if attribute.references and attribute.name not in own:
-                targets[attribute.name].add(model.root(attribute.references).name)
+                targets[attribute.name].add(model.types[attribute.references].root)
         for relation in entity_type.relations.values():
             if relation.key is not None:
-                targets[relation.key].add(model.root(relation.target).name)
+                targets[relation.key].add(model.types[relation.target].root)
     return targets
 
 
@@ -89,7 +89,7 @@ def _link_ends(model: Model) -> Iterator[tuple[str, str, str]]:
         if relation.link is not None:
             joining = model.link_table(relation.link)
             yield joining, relation.link.here, owner.root
-            yield joining, relation.link.there, model.root(relation.target).name
+            yield joining, relation.link.there, model.types[relation.target].root
 
 
 def _generic_children(parent: str, columns: Columns) -> Iterator[str]:
