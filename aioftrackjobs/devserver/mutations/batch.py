@@ -20,7 +20,7 @@ from aioftrackjobs.devserver.api_errors import (
 )
 from aioftrackjobs.devserver.entities.serializer import Entity, Serializer
 from aioftrackjobs.devserver.mutations.defaults import Defaults
-from aioftrackjobs.devserver.mutations.embedding import Embedding
+from aioftrackjobs.devserver.mutations.embedding import Created, embed
 from aioftrackjobs.devserver.mutations.hierarchy import Hierarchy
 from aioftrackjobs.devserver.mutations.payload import (
     Key,
@@ -58,10 +58,9 @@ class Batch:
         #: Entities created or changed, with their rows; None where a row must be read again.
         self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
         self._has_cascaded = False
-        #: New entities that the acting user is joined to.
-        self._created: list[tuple[EntityType, str]] = []
+        #: New entities, by their key.
+        self._created: dict[tuple[str, ...], Created] = {}
         self._hierarchy = Hierarchy(model, transaction)
-        self._embedding = Embedding(model)
 
     def add(self, entity_type: str, values: Mapping[str, Any]) -> Entity:
         """Create an entity for the server itself."""
@@ -120,14 +119,17 @@ class Batch:
                 return True
             raise
         self._transaction.delete(entity_type.root, key)
-        self._embedding.remove(next(iter(key.values())))
+        self._created.pop(tuple(key.values()), None)
         self._invalidate_rows()
         return True
 
     def join_caller(self) -> None:
         """Join the acting user to new entities: the caller is a recipient of a new note."""
         acting = self._defaults.acting_user()
-        for entity_type, own_id in self._created if acting is not None else ():
+        created = list(self._created.items()) if acting is not None else ()
+        for (own_id, *_), (entity_type, *_) in created:
+            if entity_type.name not in JOINED_TO_CALLER:
+                continue
             joining, owner, member = JOINED_TO_CALLER[entity_type.name]
             known, key = self._model.types.get(joining), {owner: own_id, member: acting}
             if known is None or known.primary_key != (owner, member):
@@ -153,7 +155,7 @@ class Batch:
                 if name in entity_type.attributes and row.get(name) is None:
                     raise ValidationError(f"{entity_type.name}.{name} is required.")
         self._hierarchy.check()
-        self._embedding.place(repeats=self._serializer.denormalize)
+        embed(self._model, self._created, repeats=self._serializer.denormalize)
 
     def _entity_type(self, operation: Operation) -> EntityType:
         name = operation.get("entity_type")
@@ -206,12 +208,11 @@ class Batch:
         entity_type = self._subtype(declared, values)
         sent = set(values)
         row = self._insert(entity_type, values)
-        if entity_type.name in JOINED_TO_CALLER:
-            self._created.append((entity_type, row["id"]))
         self._replace_collections(entity_type, row, payload)
         names = sent | {name for name, value in values.items() if value is not None}
         result = self._result(entity_type, row, names, payload)
-        self._embedding.add(entity_type, row, result)
+        key = tuple(row[name] for name in entity_type.primary_key)
+        self._created[key] = Created(entity_type, row, result)
         return result
 
     def _insert(self, entity_type: EntityType, values: dict[str, Any]) -> dict[str, Any]:

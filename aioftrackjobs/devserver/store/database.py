@@ -313,10 +313,7 @@ class Connection:
                 self._running = transaction
                 yield transaction
                 after_commit = self._watcher(transaction) if writes else None
-                try:
-                    self.driver.execute("COMMIT")
-                except sqlite3.IntegrityError:
-                    raise self._broken_reference() from None
+                self._commit()
             except (sqlite3.OperationalError, sa.exc.OperationalError) as error:
                 code = _code(error)
                 if code not in _PASSING:
@@ -332,6 +329,12 @@ class Connection:
                     self.driver.execute("ROLLBACK")
             if after_commit is not None:
                 after_commit()  # before the lock is free, so that events are in order
+
+    def _commit(self) -> None:
+        try:
+            self.driver.execute("COMMIT")
+        except sqlite3.IntegrityError:
+            raise self._broken_reference() from None
 
     def _broken_reference(self) -> ApiError:
         broken = self.driver.execute("PRAGMA foreign_key_check").fetchone()
