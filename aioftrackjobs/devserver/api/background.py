@@ -17,7 +17,7 @@ class Background:
     """A queue of work, and the thread that does it; there is none before there is work."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "aioftrackjobs-devserver-background")
+        self._pool = _new_pool()
         self.stopping = threading.Event()
 
     def start(self, work: Work) -> None:
@@ -27,12 +27,12 @@ class Background:
     def close(self) -> None:
         """Cancel all work and wait for its end; each piece is still called."""
         self.stopping.set()
-        self._pool.shutdown()
+        pool, self._pool = self._pool, _new_pool()
+        pool.shutdown()
 
     def cancel_all(self) -> None:
         """Cancel all work so far and wait for its end; new work may start then."""
-        self.stopping.set()
-        self._pool.submit(lambda: None).result()
+        self.close()
         self.stopping.clear()
 
     def _run(self, work: Work) -> None:
@@ -40,3 +40,7 @@ class Background:
             work(self.stopping)
         except Exception:
             logger.exception("work in the background failed")
+
+
+def _new_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "aioftrackjobs-devserver-background")
