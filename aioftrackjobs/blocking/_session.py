@@ -267,7 +267,13 @@ class Session(_Recorded):
     wait_for = blocking(AsyncSession.wait_for)
     stop_job = blocking(AsyncSession.stop_job)
     create_component = blocking(AsyncSession.create_component)
+    create_sequence = blocking(AsyncSession.create_sequence)
+    create_thumbnail = blocking(AsyncSession.create_thumbnail)
+    encode_media = blocking(AsyncSession.encode_media)
     download = blocking(AsyncSession.download)
+    create_note = blocking(AsyncSession.create_note)
+    statuses = blocking(AsyncSession.statuses)
+    types = blocking(AsyncSession.types)
 
     @mirrors(AsyncSession.watch)
     def watch(self, jobs: Job | str | UUID | Iterable[Job | str | UUID]) -> Rows[JobState]:
