@@ -27,7 +27,7 @@ from weakref import WeakSet
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import ArgumentError, EntityError, ServerError
-from aioftrackjobs.jobs.ending import QUEUED_AGAIN, End
+from aioftrackjobs.jobs.ending import End
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.progress import FAILURE, Progress, add_failure, compose_description
 from aioftrackjobs.jobs.stopping import STOP
@@ -186,7 +186,7 @@ class JobData:
         self.is_done = end.status is JobStatus.DONE
         if end.status is JobStatus.QUEUED:
             self.is_done = self.is_queued = True
-            self.result = end.text or QUEUED_AGAIN
+            self.result = end.text
             return
         if end.status is JobStatus.FAILED:
             self.failure_reason = end.text

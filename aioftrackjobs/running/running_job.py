@@ -13,6 +13,7 @@ from aioftrackjobs.errors import CommandFailedError, ServerError
 from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import GivenJob, block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
+from aioftrackjobs.jobs.ending import QUEUED_AGAIN
 from aioftrackjobs.jobs.existing import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.queueing import repeated_kind
@@ -387,7 +388,7 @@ class RunningJob(Reporter):
         Args:
             reason: Follows the description in the jobs menu; "queued again" if None.
         """
-        self._decide(JobStatus.QUEUED, reason)
+        self._decide(JobStatus.QUEUED, QUEUED_AGAIN if reason is None else reason)
 
     def _decide(self, status: JobStatus, text: object) -> None:
         line = text_of(text)

@@ -34,7 +34,9 @@ def find_program(name: str) -> str:
     found = shutil.which(name)
     for pattern in () if found else _FOLDERS:
         folders = sorted(Path("/").glob(pattern[1:]), reverse=True)
-        found = found or next((str(each / name) for each in folders if (each / name).exists()), None)
+        found = found or next(
+            (str(each / name) for each in folders if (each / name).exists()), None
+        )
     if found is None:
         raise Missing(f"{name} is not installed")
     return found
