@@ -25,9 +25,12 @@ except ImportError as error:
 
 logger = SafeLogger(__name__)
 
+#: The exit codes of a child by a signal, as its pool makes them.
+_TERMINATED = range(-255, -190)
+
 
 class FtrackTask(Task):  # type: ignore[misc]  # Celery has no types
-    """A task that runs as a Job: ``@app.task(base=FtrackTask)``, or ``Celery(task_cls=FtrackTask)``.
+    """A task that runs as a Job: ``@app.task(base=FtrackTask)``, or ``task_cls`` of ``Celery``.
 
     These are options of ``app.task``, too; a class derived from this one sets them for all tasks.
 
@@ -97,6 +100,8 @@ class FtrackTask(Task):  # type: ignore[misc]  # Celery has no types
             _, soft = self.request.timelimit or (None, None)
             seconds = soft or self.soft_time_limit or self.app.conf.task_soft_time_limit
             job.fail(f"timed out after {seconds} s")
+        elif isinstance(error, SystemExit) and error.code in _TERMINATED:
+            job.fail("terminated")
 
 
 def _delay(when: datetime | float | None) -> str:
@@ -127,14 +132,9 @@ def _sessions() -> set[Session]:
 
 
 @signals.task_revoked.connect
-def _end_revoked(
-    sender: Any,
-    request: Any,
-    terminated: bool,
-    expired: bool,
-    **_: Any,  # noqa: FBT001
-) -> None:
-    _end(sender, request.id, "terminated" if terminated else "expired" if expired else "revoked")
+def _end_revoked(sender: Any, request: Any, **how: Any) -> None:
+    reason = "terminated" if how["terminated"] else "expired" if how["expired"] else "revoked"
+    _end(sender, request.id, reason)
 
 
 @signals.task_failure.connect

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import simulated_host  # noqa: F401 - before a session knows its host
+import simulated_host  # type: ignore[import-not-found]  # noqa: F401 - before a session knows its host
 from celery import Celery
 from celery.exceptions import Ignore
 
@@ -22,7 +22,7 @@ class FarmTask(FtrackTask):
     redelivered_within = 3600
 
 
-app = Celery("farm", broker=os.environ["BROKER"], backend=os.environ["BROKER"], task_cls=FarmTask)
+app: Any = Celery("farm", broker=os.environ["BROKER"], task_cls=FarmTask)
 app.conf.update(
     broker_connection_retry_on_startup=True,
     # Redis delivers again what was not acknowledged for so long, and looks as often.
@@ -30,7 +30,6 @@ app.conf.update(
         "visibility_timeout": float(os.environ.get("VISIBILITY", "3600")),
         "unacked_restore_limit": 100,
     },
-    result_expires=600,
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,

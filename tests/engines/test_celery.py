@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from aioftrackjobs import AsyncSession, Job
+from aioftrackjobs import AsyncSession, Job, JobKey, job_key
 from aioftrackjobs.devserver import ServerHandle
 
 from ..amounts import amount
@@ -43,11 +44,6 @@ def tasks(redis_url: str, server: ServerHandle, monkeypatch: pytest.MonkeyPatch)
     celery_worker.app.close()
 
 
-@pytest.fixture
-async def worker(farm: Farm, redis_url: str, tmp_path: Path) -> AsyncIterator[anyio.abc.Process]:
-    yield await start(farm, redis_url, tmp_path)
-
-
 async def start(farm: Farm, url: str, path: Path, host: str = "one", **env: str) -> Any:
     env = {"FTRACK_JOBS_JOURNAL": str(path / f"journal-{host}"), **env}
     return await farm.start("celery_worker.py", host, BROKER=url, **env)
@@ -58,28 +54,30 @@ async def send(task: Any, *args: Any) -> Any:
     return await anyio.to_thread.run_sync(lambda: task.delay(*args))
 
 
-async def ended(farm: Farm, result: Any) -> tuple[str, str | None]:
+def key_of(result: Any) -> JobKey:
+    """Return the key of the Job of a task that was sent."""
+    return job_key("celery", "celery", result.id)
+
+
+async def ended(session: AsyncSession, result: Any) -> tuple[str, str | None]:
     """Return the status and the text of the Job of a task when it has ended."""
-    key = result_key(result)
+    found: list[Job | None] = []
 
     async def has_ended() -> bool:
-        return (await farm.counts()).total() > 0 and (await farm.job(key))[0] in ("done", "failed")
+        found[:] = [await session.get(Job, key_of(result))]
+        return found[0] is not None and found[0].status in ("done", "failed")
 
     await until(has_ended)
-    return await farm.job(key)
+    (job,) = found
+    assert job is not None
+    return str(job.status), job.description
 
 
-def result_key(result: Any) -> Any:
-    import celery_worker
-
-    return celery_worker.bake.ftrack_key(result.id)
-
-
-@pytest.mark.usefixtures("worker")
 async def test_each_way_in_which_a_task_ends(
-    tasks: Any, farm: Farm, session: AsyncSession, tmp_path: Path
+    tasks: Any, farm: Farm, session: AsyncSession, redis_url: str, tmp_path: Path
 ) -> None:
-    """One after the other, because a worker of Celery takes seconds to start."""
+    """All in one worker, because that takes seconds to start."""
+    await start(farm, redis_url, tmp_path)
     sent = {
         name: await send(getattr(tasks, name), *arguments)
         for name, arguments in {
@@ -93,7 +91,7 @@ async def test_each_way_in_which_a_task_ends(
             "killed": (str(tmp_path / "killed"),),
         }.items()
     }
-    ends = {name: await ended(farm, each) for name, each in sent.items()}
+    ends = {name: await ended(session, each) for name, each in sent.items()}
 
     assert ends == {
         "bake": ("done", "Bake sh010"),
@@ -107,7 +105,7 @@ async def test_each_way_in_which_a_task_ends(
     }
     jobs = await session.query("Job").of(Job).all()
     assert len(jobs) == len(sent)
-    flaky = await session.get(Job, result_key(sent["flaky"]))
+    flaky = await session.get(Job, key_of(sent["flaky"]))
     assert flaky is not None
     await session.populate(flaky, "job_components.component.name")
     assert sorted(each["component"]["name"] for each in flaky["job_components"]) == [
@@ -118,22 +116,22 @@ async def test_each_way_in_which_a_task_ends(
 
 
 async def test_a_task_that_is_revoked_fails_as_such(
-    tasks: Any, farm: Farm, redis_url: str, tmp_path: Path
+    tasks: Any, farm: Farm, session: AsyncSession, redis_url: str, tmp_path: Path
 ) -> None:
     running = await send(tasks.bake, "sh010", 60)
     waiting = await send(tasks.bake, "sh020", 60)
-    assert await farm.job(result_key(running)) == ("queued", "Bake sh010")  # there is no worker
+    assert await farm.job(key_of(running)) == ("queued", "Bake sh010")  # there is no worker
     await start(farm, redis_url, tmp_path, CONCURRENCY="1")
 
     async def runs() -> bool:
-        return (await farm.job(result_key(running)))[0] == "running"
+        return (await farm.job(key_of(running)))[0] == "running"
 
     await until(runs)
     await anyio.to_thread.run_sync(waiting.revoke)
     await anyio.to_thread.run_sync(lambda: running.revoke(terminate=True))
 
-    assert await ended(farm, running) == ("failed", "Bake sh010 - failed: terminated")
-    assert await ended(farm, waiting) == ("failed", "Bake sh020 - failed: revoked")
+    assert await ended(session, running) == ("failed", "Bake sh010 - failed: terminated")
+    assert await ended(session, waiting) == ("failed", "Bake sh020 - failed: revoked")
 
 
 async def test_tasks_of_a_killed_worker_are_delivered_to_another_one(
@@ -155,13 +153,11 @@ async def test_tasks_of_a_killed_worker_are_delivered_to_another_one(
         return await farm.counts_are(done=len(results))
 
     await until(all_are_done)
-    assert {(await farm.job(result_key(each)))[0] for each in results} == {"done"}
+    assert {(await farm.job(key_of(each)))[0] for each in results} == {"done"}
 
 
 def kill_tree(pid: int) -> None:
     """Kill a process and its children, none of which can do anything any more."""
-    import os
-
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for each in (pid, *map(int, children)):
         os.kill(each, signal.SIGKILL)
