@@ -8,12 +8,16 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+import anyio
+
 from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.blocking import RunningJob, Session, default_session, job_context
+from aioftrackjobs.blocking._loop import call
 from aioftrackjobs.errors import FtrackJobsError, MissingExtraError
 from aioftrackjobs.jobs.ending import describe_failure
 from aioftrackjobs.jobs.keys import JobKey, job_key
 from aioftrackjobs.models import JobStatus
+from aioftrackjobs.session import AsyncSession
 
 try:
     from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
@@ -24,6 +28,9 @@ except ImportError as error:
     raise MissingExtraError("celery", "celery") from error
 
 logger = SafeLogger(__name__)
+
+#: Seconds that a producer waits for ftrack; otherwise the worker of its task creates the Job.
+_QUEUEING = 5.0
 
 #: The exit codes of a child by a signal, as its pool makes them.
 _TERMINATED = range(-255, -190)
@@ -67,9 +74,9 @@ class FtrackTask(Task):  # type: ignore[misc]  # Celery has no types
     ) -> Any:
         task_id = task_id or uuid()
         if self.ftrack_job is not None and not options.get("retries"):
+            key, values = self.ftrack_key(task_id), self._values(args, kwargs)
             try:
-                key = self.ftrack_key(task_id)
-                _session(self).queue_job(key, **self._values(args, kwargs))
+                call(_queue, _session(self)._target(), key, values)
             except FtrackJobsError as exc:
                 logger.warning("task %s is sent without a Job: %s", task_id, exc)
         return super().apply_async(args, kwargs, task_id, **options)
@@ -102,6 +109,11 @@ class FtrackTask(Task):  # type: ignore[misc]  # Celery has no types
             job.fail(f"timed out after {seconds} s")
         elif isinstance(error, SystemExit) and error.code in _TERMINATED:
             job.fail("terminated")
+
+
+async def _queue(session: AsyncSession, key: JobKey, values: dict[str, Any]) -> None:
+    with anyio.move_on_after(_QUEUEING):
+        await session.queue_job(key, **values)
 
 
 def _delay(when: datetime | float | None) -> str:

@@ -10,17 +10,23 @@ the task: see :mod:`aioftrackjobs.jobs.keys`. Whoever comes first creates the Jo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+import anyio
+
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import fetch_entity
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
+    JobOwnedError,
     NoResultFoundError,
     ServerError,
+    SessionStateError,
 )
 from aioftrackjobs.jobs.block import GivenJob, find_user
 from aioftrackjobs.jobs.claims import Beginning
@@ -33,6 +39,9 @@ from aioftrackjobs.jobs.keys import REDELIVERY, JobKey, queued_note
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.stopping import stop_request_in, stopped_error
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
+
+#: Seconds between two looks whether the attempt before has been reported.
+_END_PAUSE = 0.02
 
 
 async def queue_job(
@@ -64,8 +73,9 @@ async def queue_job(
     if key is not None:
         values["id"] = str(key)
     unit = entities.new_unit()
-    job = entities.create(Job, values, unit=unit)
+    leave = await _enter_turn(jobs, str(key or unit))
     try:
+        job = entities.create(Job, values, unit=unit)
         await unit.commit()
     except (ServerError, CommitUncertainError):
         unit.drop()
@@ -76,7 +86,38 @@ async def queue_job(
     except BaseException:
         unit.drop()
         raise
+    finally:
+        _leave_soon(jobs, unit, leave)
     return job
+
+
+async def _enter_turn(jobs: JobsContext, job_id: str) -> Callable[[], None]:
+    """Wait until no other task of the session creates this Job; return what ends the turn."""
+    while (other := jobs.creating.get(job_id)) is not None:
+        await other.wait()
+    ended = jobs.creating[job_id] = anyio.Event()
+
+    def leave() -> None:
+        del jobs.creating[job_id]
+        ended.set()
+
+    return leave
+
+
+def _leave_soon(jobs: JobsContext, unit: UnitOfWork, leave: Callable[[], None]) -> None:
+    """End a turn when its commit has: that of a cancelled call may still be on its way."""
+    if not unit.is_settled:
+        with suppress(SessionStateError):  # it is closed: nothing is created any more
+            jobs.background.spawn(_leave_when_settled, unit, leave)
+            return
+    leave()
+
+
+async def _leave_when_settled(unit: UnitOfWork, leave: Callable[[], None]) -> None:
+    try:
+        await unit.settled()
+    finally:
+        leave()
 
 
 async def _find(entities: EntityContext, job: Job) -> Job | None:
@@ -108,11 +149,26 @@ class KeyedLifecycle(RepeatedLifecycle):
         values = parse_given_data(data) if isinstance(data, str) else data
         given = given._replace(data={**(values or {}), REDELIVERY: self._note}, take_over=True)
         self._text, self._data.description = self._data.description, None
+        leave = await _enter_turn(self._jobs, str(self._key))
         try:
-            await super().begin(given)
+            await self._begin_again(given)
         except NoResultFoundError:
             if not await self._create_new(given):
+                await self._begin_again(given)
+        finally:
+            leave()
+
+    async def _begin_again(self, given: GivenJob) -> None:
+        """Run the Job that is there, after the end of an attempt that this session reports."""
+        while True:
+            try:
                 await super().begin(given)
+            except JobOwnedError:
+                if self._entity is not None or not self._jobs.active.is_ending(str(self._key)):
+                    raise
+            else:
+                return
+            await anyio.sleep(_END_PAUSE)
 
     async def _create_new(self, given: GivenJob) -> bool:
         """Create the Job as running; return False if another client has just created it."""

@@ -78,7 +78,7 @@ async def farm(server: ServerHandle, session: AsyncSession) -> AsyncIterator[Far
         "FTRACK_SERVER": server.url,
         "FTRACK_API_KEY": server.api_key,
         "FTRACK_API_USER": server.api_user,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
     }
     started = Farm(session, env)
     yield started

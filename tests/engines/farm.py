@@ -6,7 +6,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -38,10 +37,9 @@ class Farm:
         self._workers: list[anyio.abc.Process] = []
 
     async def start(self, program: str, host: str, **env: str) -> anyio.abc.Process:
-        """Start a worker: a program of this folder, on a host of this name."""
-        path = Path(__file__).with_name(program)
+        """Start a worker: a module of this folder, on a host of this name."""
         worker = await anyio.open_process(
-            [sys.executable, str(path)],
+            [sys.executable, "-m", f"tests.engines.{program}"],
             env={**self._env, "WORKER_HOST": host, **env},
             stdout=None,
             stderr=None,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 
-import simulated_host  # noqa: F401 - before a session knows its host
 from procrastinate import App, PsycopgConnector, RetryStrategy
 
+import tests.engines.simulated_host  # noqa: F401 - before a session knows its host
 from aioftrackjobs import AsyncSession, current_job
 from aioftrackjobs.integrations.procrastinate import ftrack_jobs
 

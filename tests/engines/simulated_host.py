@@ -7,7 +7,7 @@ import socket
 
 from aioftrackjobs.journal import _process
 
-host = os.environ.get("WORKER_HOST")
-if host:
-    socket.gethostname = lambda: host
-    _process._read_place = lambda: f"place of {host}"  # type: ignore[assignment]
+_host = os.environ.get("WORKER_HOST", "")
+if _host:
+    socket.gethostname = lambda: _host
+    _process._read_place = lambda: f"place of {_host}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,12 +18,11 @@ from .farm import LONG, Farm, until
 
 procrastinate = pytest.importorskip("procrastinate", reason="procrastinate is not installed")
 
-import anyio.lowlevel
-from procrastinate import exceptions  # noqa: E402
+from procrastinate import exceptions
 
-from aioftrackjobs.integrations.procrastinate import ftrack_jobs, task_key  # noqa: E402
+from aioftrackjobs.integrations.procrastinate import ftrack_jobs, task_key
 
-TASKS = amount(60, 1000)
+TASKS = amount(30, 1000)
 
 #: What workers in these tests wait for, so that they notice all soon.
 QUICK: dict[str, Any] = {
@@ -116,7 +114,6 @@ async def test_three_attempts_make_one_job(app: Any, session: AsyncSession, farm
     for _ in range(3):
         await work(app, session)
         texts.append((await farm.job(task_key(number)))[1])
-        await anyio.lowlevel.checkpoint()
     assert texts[-1] == "flaky"
     assert await farm.counts() == {"done": 1}
 
@@ -132,7 +129,6 @@ async def test_an_attempt_says_when_it_is_tried_again(
     status, text = await farm.job(task_key(number))
     assert status == "queued"
     assert text is not None
-    # an exponential wait of 0 is one second for the first attempt: 0 ** 1 is 0
     assert text.startswith("flaky - attempt 2 of 3 in 3")
     assert text.endswith(" s, after OSError: disk busy")
     assert [each.verdict for each in (await recover(session)).jobs] == []
@@ -222,6 +218,7 @@ async def mend(app: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(20 * LONG)
 async def test_each_task_is_one_job_although_a_worker_is_killed(
     app: Any, session: AsyncSession, farm: Farm, database: str
 ) -> None:
@@ -230,9 +227,9 @@ async def test_each_task_is_one_job_although_a_worker_is_killed(
     numbers = await render.batch_defer_async(
         *({"shot": f"sh{number:04}", "seconds": 0.05} for number in range(TASKS))
     )
-    victim = await farm.start("procrastinate_worker.py", "farm01", DATABASE=database)
+    victim = await farm.start("procrastinate_worker", "farm01", DATABASE=database)
     await until(farm.hosts)
-    await farm.start("procrastinate_worker.py", "farm02", DATABASE=database)
+    await farm.start("procrastinate_worker", "farm02", DATABASE=database)
     victim.kill()
     await victim.wait()
     assert all(
@@ -245,7 +242,7 @@ async def test_each_task_is_one_job_although_a_worker_is_killed(
         await asyncio.sleep(0.3)
         return await farm.counts_are(done=TASKS)
 
-    await until(is_done, seconds=LONG if TASKS < 100 else 10 * LONG)
+    await until(is_done, seconds=LONG if TASKS < 100 else 15 * LONG)
     found = await session.query("select id from Job").all()
     assert {each["id"] for each in found} == {str(task_key(number)) for number in numbers}
 
@@ -257,10 +254,10 @@ async def test_the_quickstart(app: Any, session: AsyncSession, farm: Farm) -> No
     sums = dict[str, int]()
 
     @app.task(name="sum", queue="sums")
-    def sum(a: int, b: int) -> None:
+    def add(a: int, b: int) -> None:
         sums["result"] = a + b
 
-    number = await sum.defer_async(a=5, b=7)
+    number = await add.defer_async(a=5, b=7)
     await work(app, session)
     assert sums == {"result": 12}
     assert await farm.job(task_key(number)) == ("done", "sum")
@@ -300,4 +297,3 @@ async def test_other_middlewares_and_results(app: Any, session: AsyncSession, fa
     await app.run_worker_async(wait=False, worker_middleware=middlewares, **QUICK)
     assert results == [42]
     assert await farm.job(task_key(number)) == ("done", "answer")
-    assert os.getpid() > 0

@@ -37,9 +37,11 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.keys import REDELIVERY
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Process
+from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, ELSEWHERE, journaled
 from .outages import relayed
+from .relay import Relay, Send
 from .settings import connected
 from .waiting import until
 
@@ -290,6 +292,32 @@ async def test_reasons_of_an_engine_are_those_of_the_job(session: AsyncSession) 
                     raise
         status, data = await stored(session, key_of(task))
         assert (status, data["description"]) == ("failed", f"failed: {reason}")
+
+
+async def test_an_attempt_in_the_same_session_waits_for_the_end_of_the_one_before(
+    session: AsyncSession,
+) -> None:
+    """A task may send itself again before its worker has said how the attempt has ended."""
+    held = anyio.Event()
+
+    async def hold(request: WireRequest, send: Send) -> WireResponse:
+        if '"status":"queued"' in str(request.body).replace(" ", ""):
+            held.set()
+            await anyio.sleep(0.1)
+        return await send(request)
+
+    async def again() -> None:
+        await held.wait()
+        async with job_context(session, job=key_of()) as second:
+            second.finish("second")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(again)
+        async with job_context(session, job=key_of(), description="Render") as job:
+            job.requeue()
+            Relay(session, hold)
+    status, data = await stored(session, key_of())
+    assert (status, data["description"]) == ("done", "Render - second")
 
 
 # Redelivery
