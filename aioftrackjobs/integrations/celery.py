@@ -18,6 +18,7 @@ from aioftrackjobs.jobs.ending import describe_failure
 from aioftrackjobs.jobs.keys import JobKey, job_key
 from aioftrackjobs.models import JobStatus
 from aioftrackjobs.session import AsyncSession
+from aioftrackjobs.transport import client  # noqa: F401 - once, before a worker forks
 
 try:
     from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
@@ -128,9 +129,12 @@ def _session(task: FtrackTask) -> Session:
 
 @signals.worker_process_init.connect
 def _open(**_: Any) -> None:
-    """Open the sessions of a child after the fork: they deliver what dead ones have left."""
+    """Open the sessions of a child after the fork: they deliver what dead ones have left.
+
+    In a thread: Celery kills a child that is not ready within four seconds.
+    """
     for session in _sessions():
-        session.open()
+        threading.Thread(target=session.open, name="aioftrackjobs open", daemon=True).start()
 
 
 @signals.worker_process_shutdown.connect

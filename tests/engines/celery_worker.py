@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import simulated_host  # type: ignore[import-not-found]  # noqa: F401 - before a session knows its host
 from celery import Celery
 from celery.exceptions import Ignore
 
 from aioftrackjobs.blocking import Session, current_job
 from aioftrackjobs.integrations.celery import FtrackTask
+
+from . import simulated_host  # noqa: F401 - before a session knows its host
 
 
 class FarmTask(FtrackTask):

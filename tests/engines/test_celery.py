@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,10 @@ def tasks(redis_url: str, server: ServerHandle, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("FTRACK_SERVER", server.url)
     monkeypatch.setenv("FTRACK_API_KEY", server.api_key)
     monkeypatch.setenv("FTRACK_API_USER", server.api_user)
-    monkeypatch.syspath_prepend(Path(__file__).parent)
     monkeypatch.delenv("WORKER_HOST", raising=False)
-    for name in ("celery_worker", "simulated_host"):
-        sys.modules.pop(name, None)
-    import celery_worker  # type: ignore[import-not-found]
-
+    name = f"{__package__}.celery_worker"
+    sys.modules.pop(name, None)
+    celery_worker = import_module(name)
     yield celery_worker
     celery_worker.FarmTask.ftrack_session.close()
     celery_worker.app.close()
@@ -46,7 +45,7 @@ def tasks(redis_url: str, server: ServerHandle, monkeypatch: pytest.MonkeyPatch)
 
 async def start(farm: Farm, url: str, path: Path, host: str = "one", **env: str) -> Any:
     env = {"FTRACK_JOBS_JOURNAL": str(path / f"journal-{host}"), **env}
-    return await farm.start("celery_worker.py", host, BROKER=url, **env)
+    return await farm.start("celery_worker", host, BROKER=url, **env)
 
 
 async def send(task: Any, *args: Any) -> Any:
