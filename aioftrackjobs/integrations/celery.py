@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,9 @@ logger = SafeLogger(__name__)
 
 #: Seconds that a producer waits for ftrack; otherwise the worker of its task creates the Job.
 _QUEUEING = 5.0
+
+#: Seconds by which a worker's timer for the hard time limit may be ahead of the task.
+_TIMER = 1.0
 
 #: The exit codes of a child by a signal, as its pool makes them.
 _TERMINATED = range(-255, -190)
@@ -86,17 +90,18 @@ class FtrackTask(Task):  # type: ignore[misc]  # Celery has no types
         if self.request.called_directly:
             return super().__call__(*args, **kwargs)
         key, values = self.ftrack_key(self.request.id), self._values(args, kwargs)
+        begun_at = time.monotonic()
         with job_context(_session(self), job=key, **values) as job:
             try:
                 return self.run(*args, **kwargs)
             except Ignore as exc:
                 ignored = exc
             except BaseException as exc:
-                self._decide(job, exc)
+                self._decide(job, exc, time.monotonic() - begun_at)
                 raise
         raise ignored
 
-    def _decide(self, job: RunningJob, error: BaseException) -> None:
+    def _decide(self, job: RunningJob, error: BaseException, seconds: float) -> None:
         """Decide how the Job ends, as Celery decides it for its task."""
         if isinstance(error, Retry):
             most = "" if self.max_retries is None else f" of {self.max_retries + 1}"
@@ -105,11 +110,16 @@ class FtrackTask(Task):  # type: ignore[misc]  # Celery has no types
         elif isinstance(error, Reject) and error.requeue:
             job.requeue("rejected, to be delivered again")
         elif isinstance(error, SoftTimeLimitExceeded):
-            _, soft = self.request.timelimit or (None, None)
-            seconds = soft or self.soft_time_limit or self.app.conf.task_soft_time_limit
-            job.fail(f"timed out after {seconds} s")
+            job.fail(f"timed out after {self._limits()[1]} s")
         elif isinstance(error, SystemExit) and error.code in _TERMINATED:
-            job.fail("terminated")
+            limit = self._limits()[0]
+            is_late = limit is not None and seconds > limit - _TIMER
+            job.fail(f"timed out after {limit} s" if is_late else "terminated")
+
+    def _limits(self) -> tuple[float | None, float | None]:
+        hard, soft = self.request.timelimit or (None, None)
+        hard = hard or self.time_limit or self.app.conf.task_time_limit
+        return hard, soft or self.soft_time_limit or self.app.conf.task_soft_time_limit
 
 
 async def _queue(session: AsyncSession, key: JobKey, values: dict[str, Any]) -> None:
@@ -156,7 +166,7 @@ def _end_revoked(sender: Any, request: Any, **how: Any) -> None:
 @signals.task_failure.connect
 def _end_lost(sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
     if isinstance(exception, TimeLimitExceeded):
-        _end(sender, task_id, f"killed after {exception.args[0]} s")
+        _end(sender, task_id, f"timed out after {exception.args[0]} s")
     elif isinstance(exception, WorkerLostError):
         _end(sender, task_id, "its worker process was lost")
 

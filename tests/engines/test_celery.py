@@ -99,7 +99,7 @@ async def test_each_way_in_which_a_task_ends(
         "ignored": ("done", "ignored"),
         "broken": ("failed", "broken - failed: ValueError: no cache"),
         "soft": ("failed", "soft - failed: timed out after 1 s"),
-        "hard": ("failed", "hard - failed: killed after 1 s"),
+        "hard": ("failed", "hard - failed: timed out after 1 s"),
         "killed": ("done", "killed"),
     }
     jobs = await session.query("Job").of(Job).all()
