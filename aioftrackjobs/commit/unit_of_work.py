@@ -417,23 +417,24 @@ class UnitOfWork:
         The worker that received the response calls this, also if the caller was cancelled.
         """
         self._in_flight = None
-        match outcome:
-            case Applied(results):
-                request, taken = commit.request, commit.taken
-                if request is not None and request.uncertain_because is not None:
-                    taken = settle_found(taken, request, results)
-                settle_applied(self._context, self, taken)
-                if request is not None:
-                    self._merge(server_set_rows(request.operations, results))
-            case NotApplied(done=done):
-                applied, rest = split_done(commit.taken, done)
-                settle_applied(self._context, self, applied)
-                self._return(rest, commit)
-            case Unknown() if commit.rolled_back:
-                self._undo(commit.taken)
-            case Unknown(error):
-                self._uncertain += commit.taken
-                self._uncertain_because = error
+        # No match statement: this runs for each commit of a farm, and isinstance is faster.
+        if isinstance(outcome, Applied):
+            request, taken = commit.request, commit.taken
+            assert request is not None  # noqa: S101 - for type checkers: only that is applied
+            if request.uncertain_because is not None:
+                taken = settle_found(taken, request, outcome.results)
+            settle_applied(self._context, self, taken)
+            if rows := server_set_rows(request.operations, outcome.results):
+                self._merge(rows)
+        elif isinstance(outcome, NotApplied):
+            applied, rest = split_done(commit.taken, outcome.done)
+            settle_applied(self._context, self, applied)
+            self._return(rest, commit)
+        elif commit.rolled_back:
+            self._undo(commit.taken)
+        else:
+            self._uncertain += commit.taken
+            self._uncertain_because = outcome.error
         if self._to_delete:
             self._update_to_delete()
 
@@ -446,8 +447,6 @@ class UnitOfWork:
 
     def _merge(self, rows: Sequence[Any]) -> None:
         """Merge the server's *rows* into the entities. The commit was applied in any case."""
-        if not rows:
-            return
         try:
             self._context.merge(rows)
         except Exception:  # a reader of a user's own model may raise anything
