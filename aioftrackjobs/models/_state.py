@@ -45,12 +45,16 @@ class Owner(Protocol):
         """Return the attributes that hold entities, as far as the server's schemas are loaded."""
         ...
 
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        """Return the metadata or the custom attributes of *entity*; None if it keeps none."""
+        ...
+
     def redact(self, text: str) -> str:
         """Return *text* without secrets."""
         ...
 
-    def component_url(self, component_id: str) -> str:
-        """Return the URL of a component's file. It contains the API key."""
+    def component_url(self, component_id: str, size: int | None = None) -> str:
+        """Return the URL of a component's file, or of its thumbnail. It contains the API key."""
         ...
 
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
@@ -142,10 +146,13 @@ class _Gone:
     def relations_of(self, entity_type: str) -> frozenset[str]:
         return frozenset()
 
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        return None
+
     def redact(self, text: str) -> str:
         return text
 
-    def component_url(self, component_id: str) -> str:
+    def component_url(self, component_id: str, size: int | None = None) -> str:
         raise NotImplementedError  # a location is not asked without an owner
 
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:

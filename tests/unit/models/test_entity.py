@@ -61,13 +61,16 @@ class Book:
     def relations_of(self, entity_type: str) -> frozenset[str]:
         return frozenset()
 
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        return None
+
     def redact(self, text: str) -> str:
         return text.replace("SECRET", "***")
 
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
         raise NotImplementedError
 
-    def component_url(self, component_id: str) -> str:
+    def component_url(self, component_id: str, size: int | None = None) -> str:
         return f"https://ftrack.test/{component_id}"
 
 
