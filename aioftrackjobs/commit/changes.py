@@ -245,9 +245,8 @@ def settle_applied(
             settle_created(entity)
         else:
             context.forget(entity)
-        for name, value in values.items():
-            settle(entity, name, value)
         if values:
+            settle(entity, values)
             context.note_written(entity, values)
 
 

@@ -321,7 +321,7 @@ class PendingRequest:
             UnserialisableValueError: A value or a name has no wire form.
         """
         if self._body is None:
-            wire = self.call or [encode_operation(each) for each in self.operations_left]
+            wire = self.call or [*map(encode_operation, self.operations_left)]
             try:
                 self._body = encode_batch(wire)
             except Exception as exc:  # noqa: BLE001 - whatever pydantic_core raises

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NoReturn, Unpack
 
 from aioftrackjobs.background import SafeLogger
@@ -60,6 +61,8 @@ from aioftrackjobs.protocol.references import server_set_rows
 from aioftrackjobs.protocol.values import Reference
 
 logger = SafeLogger(__name__)
+
+_operation_of = attrgetter("operation")
 
 
 class UnitOfWork:
@@ -334,7 +337,10 @@ class UnitOfWork:
                 await creator.settled()
             else:
                 break
-        await self._send(self._take_pending())
+        if (request := self._begin(self._take_pending())) is not None:
+            outcome = await self._dispatcher.wait(request)
+            if not isinstance(outcome, Applied):
+                self._raise(request, outcome)
 
     def _needed_first(self) -> UnitOfWork | None:
         """Return a unit whose commit, which is in progress, must end before this one is sent."""
@@ -350,7 +356,10 @@ class UnitOfWork:
         self._dispatcher.require_open()
         await self.settled()
         taken, self._uncertain = self._uncertain, []
-        await self._send(taken, self._uncertain_because)
+        if (request := self._begin(taken, self._uncertain_because)) is not None:
+            outcome = await self._dispatcher.wait(request)
+            if not isinstance(outcome, Applied):
+                self._raise(request, outcome)
 
     def post(self, on_end: Settle) -> PendingRequest:
         """Queue a commit of what is recorded, without waiting for its end.
@@ -364,7 +373,7 @@ class UnitOfWork:
         if self._in_flight is not None:
             raise SessionStateError("a commit of this unit of work is in progress")
         taken = self._take_pending()
-        operations = fold([each.operation for each in taken])
+        operations = fold([*map(_operation_of, taken)])
         return self._submit(InFlightCommit(taken, self._settle, on_end), operations)
 
     async def settled(self) -> None:
@@ -372,23 +381,23 @@ class UnitOfWork:
         while self._in_flight is not None and self._in_flight.request is not None:
             await self._in_flight.request.ended()
 
-    async def _send(
+    # What follows is no coroutine, so that the caller itself waits: this runs for each commit.
+
+    def _begin(
         self, taken: list[RecordedChange], uncertain_because: TransportError | None = None
-    ) -> None:
-        operations = fold([each.operation for each in taken])
-        if not operations:
-            settle_applied(self._context, self, taken)
-            self._update_to_delete()
-            return
-        commit = InFlightCommit(taken, self._settle)
-        request = self._submit(commit, operations, uncertain_because)
-        match await self._dispatcher.wait(request):
-            case Applied():  # first, as nearly always
-                return
-            case NotApplied(error):
-                raise error
-            case Unknown(error):
-                raise CommitUncertainError(operations, self.resolve) from error
+    ) -> PendingRequest | None:
+        """Queue a commit of the changes *taken*; None if there is nothing to send."""
+        if operations := fold([*map(_operation_of, taken)]):
+            return self._submit(InFlightCommit(taken, self._settle), operations, uncertain_because)
+        settle_applied(self._context, self, taken)
+        self._update_to_delete()
+        return None
+
+    def _raise(self, request: PendingRequest, outcome: NotApplied | Unknown) -> NoReturn:
+        """Raise why a commit was not applied, or why that is not known."""
+        if isinstance(outcome, NotApplied):
+            raise outcome.error
+        raise CommitUncertainError(request.operations, self.resolve) from outcome.error
 
     def _submit(
         self,
