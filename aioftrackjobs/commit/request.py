@@ -274,7 +274,8 @@ class PendingRequest:
                 request.writes = (key_of(operations[0].target),)
             else:
                 request._note_keys()
-            request.references = linked_ids(operations)
+            if references := linked_ids(operations):
+                request.references = references
         return request
 
     def _note_kinds(self) -> None:

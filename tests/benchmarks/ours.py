@@ -128,7 +128,8 @@ async def many(jobs: str) -> None:
             user = await session.current_user()
 
             async def work() -> None:
-                async with job_context(session, user=user, description="x", interval=0) as job:
+                arguments = {"description": "x", "interval": 0, "grace": 120}
+                async with job_context(session, user=user, **arguments) as job:
                     for step in range(2):
                         job.progress(step / 2)
                         await asyncio.sleep(0)
