@@ -61,7 +61,7 @@ def browser(session: nox.Session) -> None:
 def engines(session: nox.Session) -> None:
     """Test engines on PostgreSQL and Redis, where they are installed; arguments go to pytest."""
     install(session, "engines")
-    session.run("pytest", "-n", "2", "tests/engines", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist=loadfile", "tests/engines", *session.posargs)
 
 
 @nox.session
@@ -103,6 +103,7 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
+    session.run("python", "tests/typing/check_models.py")
 
 
 @nox.session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, overload
 from uuid import UUID
 
@@ -316,6 +317,29 @@ class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
         """
         self._connection.require_open()
         return await load_custom_attributes(self._context)
+
+    def use_models(self, models: ModuleType | Iterable[type[Entity]]) -> None:
+        """Let entities be of the classes in *models*, by their entity types.
+
+        ``aioftrackjobs models > studio.py`` writes such a module from a server's schemas::
+
+            import studio
+
+            session.use_models(studio)
+            shot = await session.query(studio.Shot).first()
+
+        Args:
+            models: Classes, or a module that lists them under ``MODELS``.
+
+        Raises:
+            EntityError: A class cannot be that of its entity type.
+            UnknownEntityTypeError: The schemas are loaded, and have no such type.
+        """
+        self._connection.require_open(anywhere=True)
+        listed: Any = getattr(models, "MODELS", models)
+        require(isinstance(listed, Iterable), "models", "a module, or classes", models)
+        for each in listed:
+            self._context.model(each)
 
     async def current_user(self) -> User:
         """Return the user as whom the session acts, loaded once.

@@ -22,7 +22,10 @@ from .farm import Farm, until
 pytest.importorskip("celery", reason="Celery is not installed")
 pytest.importorskip("redis", reason="Redis's client is not installed")
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Celery has no prefork pool there")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="Celery has no prefork pool there"),
+]
 
 TASKS = amount(30, 1000)
 
