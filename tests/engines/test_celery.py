@@ -24,10 +24,14 @@ pytest.importorskip("redis", reason="Redis's client is not installed")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(240),  # a worker takes seconds to start, and tens on a busy machine
     pytest.mark.skipif(sys.platform == "win32", reason="Celery has no prefork pool there"),
 ]
 
 TASKS = amount(30, 1000)
+
+#: Seconds for what a worker does after its start.
+_LONG = 150.0
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ async def ended(session: AsyncSession, result: Any) -> tuple[str, str | None]:
         found[:] = [await session.get(Job, key_of(result))]
         return found[0] is not None and found[0].status in ("done", "failed")
 
-    await until(has_ended)
+    await until(has_ended, _LONG)
     (job,) = found
     assert job is not None
     return str(job.status), job.description
@@ -128,7 +132,7 @@ async def test_a_task_that_is_revoked_fails_as_such(
     async def runs() -> bool:
         return (await farm.job(key_of(running)))[0] == "running"
 
-    await until(runs)
+    await until(runs, _LONG)
     await anyio.to_thread.run_sync(waiting.revoke)
     await anyio.to_thread.run_sync(lambda: running.revoke(terminate=True))
 
@@ -146,7 +150,7 @@ async def test_tasks_of_a_killed_worker_are_delivered_to_another_one(
     async def has_begun() -> bool:
         return (await farm.counts())["running"] > 0
 
-    await until(has_begun)
+    await until(has_begun, _LONG)
     kill_tree(first.pid)
     for host in ("two", "three"):
         await start(farm, redis_url, tmp_path, host, VISIBILITY="3", CONCURRENCY="4")
@@ -154,7 +158,7 @@ async def test_tasks_of_a_killed_worker_are_delivered_to_another_one(
     async def all_are_done() -> bool:
         return await farm.counts_are(done=len(results))
 
-    await until(all_are_done)
+    await until(all_are_done, _LONG)
     assert {(await farm.job(key_of(each)))[0] for each in results} == {"done"}
 
 
