@@ -364,9 +364,6 @@ def interrupted(
     return found["status"], found["description"]
 
 
-# A task of anyio that is cancelled before its first turn leaves a coroutine that was never awaited;
-# another one takes its place.
-@pytest.mark.filterwarnings("ignore:.*BackgroundTasks._begin")
 def test_an_interruption_in_the_background_interrupts_the_program_and_fails_its_jobs(
     server: ServerHandle,
 ) -> None:
