@@ -32,11 +32,18 @@ from aioftrackjobs.entities.arguments import (
 )
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.ensure import ensure
-from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
+from aioftrackjobs.entities.queries import (
+    Query,
+    fetch_entity,
+    key_reference,
+    load_custom_attributes,
+    populate,
+)
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.of_session import JobsOfSession
 from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
 from aioftrackjobs.models import Entity, User
+from aioftrackjobs.protocol.custom_attributes import CustomAttribute
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.transfers.of_session import FilesOfSession
@@ -294,6 +301,18 @@ class AsyncSession(JobsOfSession, FilesOfSession):
         """Return the server's schema documents, loaded once (docs/protocol.md, section 5.1)."""
         self._connection.require_open()
         return list(await self._context.schemas())
+
+    async def custom_attributes(self) -> list[CustomAttribute]:
+        """Load the configurations of custom attributes, and return what they say.
+
+        A query or :meth:`populate` of ``custom_attributes`` loads them, if they are not. Creating
+        an entity with custom attributes needs them before::
+
+            await session.custom_attributes()
+            session.create("Shot", {"name": "sh010", "custom_attributes": {"fstart": 1001}, ...})
+        """
+        self._connection.require_open()
+        return await load_custom_attributes(self._context)
 
     async def current_user(self) -> User:
         """Return the user as whom the session acts, loaded once.

@@ -483,3 +483,7 @@ class UnitOfWork:
         """Return whether it creates *entity*."""
         creations = [each for each in self._open_changes() if isinstance(each.operation, Create)]
         return any(each.entity is entity for each in creations)
+
+    def is_deleting(self, entity: Entity) -> bool:
+        """Return whether it deletes *entity*, as far as is known."""
+        return id(entity) in self._to_delete

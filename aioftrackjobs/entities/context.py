@@ -30,6 +30,7 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.ensure_turns import EnsureTurns
 from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
+from aioftrackjobs.entities.mapped_values import MappedValues, split_maps
 from aioftrackjobs.entities.task_units import TaskUnits
 from aioftrackjobs.errors import (
     CommitUncertainError,
@@ -106,6 +107,7 @@ class EntityContext:
         reads: Keeps late responses from overwriting newer values.
         ensuring: The calls of ``ensure`` that have not ended.
         tasks: The units of work of the tasks that use the session.
+        mapped_values: Metadata and custom attributes.
         creators: The unit of work that is to create an entity, by the key of the entity.
         count: Numbers the changes in the order in which they are recorded.
         wait_for_job: Waits for the end of a Job, for some seconds at most.
@@ -123,6 +125,7 @@ class EntityContext:
         self.creators = WeakValueDictionary[Hashable, UnitOfWork]()
         self.count: Iterator[int] = count()
         self.tasks = TaskUnits(self, connection)
+        self.mapped_values = MappedValues(self, self.tasks.to_record)
         self.wait_for_job: Callable[[Any, float | None], Awaitable[Any]]
         self.observers = dict[int, Callable[[str, object, UnitOfWork], None]]()
         self._schemas: list[dict[str, Any]] | None = None
@@ -195,6 +198,8 @@ class EntityContext:
         fresh = "id" in entity.primary_key_attributes and "id" not in data
         unit.record_create(reference, entity, values, fresh=fresh)
         self.identity.add(reference, entity)
+        if maps := split_maps(data)[1]:
+            self.mapped_values.fill(entity, maps, unit)
         return entity
 
     def draft(self, kind: type[Entity] | str, data: Mapping[str, Any]) -> Entity:
@@ -212,7 +217,11 @@ class EntityContext:
             for name in data:
                 if name not in fields and name not in known:
                     raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
-        return self._made(model, _with_key(model, data), relations.intersection(data))
+        plain, maps = split_maps(data)
+        entity = self._made(model, _with_key(model, plain), relations.intersection(plain))
+        if maps:
+            self.mapped_values.check(entity, maps)
+        return entity
 
     def _made(
         self, model: type[Entity], values: dict[str, Any], relations: Collection[str]
@@ -401,6 +410,14 @@ class EntityContext:
     def relations_of(self, entity_type: str) -> frozenset[str]:
         """Return the attributes of a type that hold entities; empty without its schema."""
         return self.types.relations_of(entity_type)
+
+    def mapping_of(self, entity: Entity, name: str) -> Any:
+        """Return the metadata or the custom attributes of *entity*, as a dictionary."""
+        return self.mapped_values.view(entity, name)
+
+    def member_type(self, entity_type: str, name: str) -> str:
+        """Return the type of the values in the map *name*."""
+        return self.types.member_type(entity_type, name) or "CustomAttributeValue"
 
     def redact(self, text: str) -> str:
         """Return *text* without the API key, and without other secrets."""

@@ -21,6 +21,7 @@ from aioftrackjobs.models._job import (
     parse_job_data,
     state_in,
 )
+from aioftrackjobs.models._mappings import CustomAttributeValues, MetadataValues
 from aioftrackjobs.models._registry import EntityTypes
 from aioftrackjobs.models._state import (
     Change,
@@ -49,6 +50,7 @@ __all__ = [
     "Component",
     "ComponentLocation",
     "ContainerComponent",
+    "CustomAttributeValues",
     "Entity",
     "EntityTypes",
     "FileComponent",
@@ -57,6 +59,7 @@ __all__ = [
     "JobState",
     "JobStatus",
     "Location",
+    "MetadataValues",
     "Owner",
     "SequenceComponent",
     "User",

@@ -5,8 +5,7 @@ two dictionaries. A read returns the local value, if there is one, else the remo
 passed to the entity's owner, the session, which records it in a unit of work. Reading never causes
 I/O: an attribute that no response has brought yet raises :class:`NotLoadedError`.
 
-The fields of a typed model declare which attributes there are and which values may be assigned.
-Attributes that the server has beyond them are kept, too.
+The fields of a typed model declare which attributes there are, and which values they may have.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from pydantic import (
 
 from aioftrackjobs.config.settings import require, require_values
 from aioftrackjobs.errors import (
-    EntityError,
     ImmutableAttributeError,
     InvalidKeyError,
     InvalidValueError,
     NotLoadedError,
     UnknownAttributeError,
 )
-from aioftrackjobs.models._attributes import EntityMeta
+from aioftrackjobs.models._attributes import EntityMeta, require_entity_type
 from aioftrackjobs.models._collection import Collection
+from aioftrackjobs.models._mappings import MappedValues, takes_values, unloaded_view, view_of
 from aioftrackjobs.models._state import Change, Owner, attach, merge_into
 from aioftrackjobs.models._values import (
     MAPS,
@@ -238,9 +237,14 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             value = self._local[name]
         elif name in self._remote:
             value = self._remote[name]
+        elif name in MAPS and (view := unloaded_view(self, name)) is not None:
+            return view
         else:
             raise self._missing(name)
-        return Collection(self, name) if type(value) is tuple else value
+        if type(value) is tuple:
+            view = view_of(self, name) if name in MAPS else None
+            return Collection(self, name) if view is None else view
+        return value
 
     if not TYPE_CHECKING:  # so that a type checker finds a misspelt attribute of a typed model
 
@@ -256,6 +260,14 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             if isinstance(descriptor, property):
                 return descriptor.__get__(self)  # again, so that its own AttributeError is raised
             raise self._missing(name)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in _STATE or name.startswith("__"):
+                object.__setattr__(self, name, value)
+            elif isinstance(descriptor := getattr(type(self), name, None), property):
+                descriptor.__set__(self, value)
+            else:
+                self[name] = value
 
     def _missing(self, name: str) -> NotLoadedError | UnknownAttributeError:
         known = self.attributes
@@ -306,8 +318,11 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
     def __setitem__(self, name: str, value: Any) -> None:
         if type(value) is str and name in self._verbatim:
             checked: Any = value  # the fast path: progress texts are set again and again
-        elif isinstance(value, Collection) and value.is_of(self, name):
+        elif isinstance(value, (Collection, MappedValues)) and value.is_of(self, name):
             return  # the last step of ``entity[name] += ...``: the change is recorded already
+        elif takes_values(self, name, value):
+            self[name].replace(value)
+            return
         else:
             checked = self._check(name, value)
         if self._owner is not None:
@@ -317,11 +332,16 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
     def update(self, values: Any = (), /, **more: Any) -> None:
         """Set several attributes; if one cannot have its value, none is set."""
         given = dict(values, **more)
+        maps = {name: given.pop(name) for name in MAPS if takes_values(self, name, given.get(name))}
+        for name, value in maps.items():
+            self[name].check(value)
         checked = {name: self._check(name, value) for name, value in given.items()}
         for name, value in checked.items():
             if self._owner is not None:
                 self._owner.record_update(self, name, value)
             self._local[name] = value
+        for name, value in maps.items():
+            self[name].replace(value)
 
     def _require_known(self, name: str) -> None:
         if name not in self.__pydantic_fields__:
@@ -353,16 +373,6 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             if owner is not None:
                 exc.hide(owner.redact)
             raise
-
-    if not TYPE_CHECKING:  # so that a type checker finds a misspelt attribute of a typed model
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            if name in _STATE or name.startswith("__"):
-                object.__setattr__(self, name, value)
-            elif isinstance(descriptor := getattr(type(self), name, None), property):
-                descriptor.__set__(self, value)
-            else:
-                self[name] = value
 
     def __delitem__(self, name: str) -> None:
         """Take back the local change of *name*; nothing is deleted on the server.
@@ -438,12 +448,10 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             merged[entity._identity()] = self
         return merge_into(self, entity)
 
-    # pydantic
-
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_types(cls, value: Any) -> Any:
-        """Keep pydantic from accepting an entity of another type as a mapping of fields."""
+        """Keep pydantic from taking an entity of another type for a mapping of fields."""
         if isinstance(value, Entity) and not isinstance(value, cls):
             raise ValueError(f"{value!r} is no {cls.entity_type}")  # noqa: TRY004 - pydantic's
         return value
@@ -482,20 +490,10 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         self._remote.update(state["remote"])
         self._local.update(state["local"])
 
-    def __copy__(self) -> Self:
-        return self.__deepcopy__()
-
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return a detached entity: a session has only one instance for a key."""
         copy = type(self).__new__(type(self))
         copy.__setstate__(self.__getstate__())
         return copy
 
-
-def require_entity_type(model: type[Entity]) -> None:
-    """Raise an EntityError if *model* declares no entity type."""
-    if model.entity_type == Entity.entity_type:
-        raise EntityError(
-            f"{model.__name__} has no entity type; declare one in the class: "
-            'entity_type: ClassVar[str] = "Task"'
-        )
+    __copy__ = __deepcopy__

@@ -45,6 +45,10 @@ class Owner(Protocol):
         """Return the attributes that hold entities, as far as the server's schemas are loaded."""
         ...
 
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        """Return the metadata or the custom attributes of *entity*; None if it keeps none."""
+        ...
+
     def redact(self, text: str) -> str:
         """Return *text* without secrets."""
         ...
@@ -141,6 +145,9 @@ class _Gone:
 
     def relations_of(self, entity_type: str) -> frozenset[str]:
         return frozenset()
+
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        return None
 
     def redact(self, text: str) -> str:
         return text

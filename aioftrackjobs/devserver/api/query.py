@@ -17,6 +17,7 @@ from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.schema.model import EntityType
+from aioftrackjobs.devserver.schema.values import encode
 
 #: Attributes that are searched for terms; which a real server takes is not known.
 _SEARCHED = (
@@ -186,9 +187,10 @@ def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
         )
     transaction = request.transaction
     compiler = Compiler(request.services.model, transaction.tables, transaction.clock)
-    statement, names = compiler.select_groups(query)
+    statement, attributes = compiler.select_groups(query)
     found, more = _page(query, transaction.fetch(statement))
-    return [dict(zip(names, row, strict=True)) for row in found], more
+    groups = [zip(attributes.items(), row, strict=True) for row in found]
+    return [{name: encode(of, value) for (name, of), value in group} for group in groups], more
 
 
 def _page(query: ast.Query, found: Any) -> tuple[Any, bool]:

@@ -8,7 +8,7 @@ from itertools import count
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.entities.computed import sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
-from aioftrackjobs.devserver.query.binder import cannot_be_cast, cast_target, no_relation
+from aioftrackjobs.devserver.query.binder import bound_step, cannot_be_cast, no_relation
 from aioftrackjobs.devserver.query.joins import start_columns
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.quirks import NESTED_VALUES
@@ -98,7 +98,7 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
         step.name, Selection(model.types[relation.target], relation)
     )
     if step.cast is not None:
-        below.entity_type = cast_target(model, relation, step)
+        below.entity_type = bound_step(model, entity_type, step).target
     if rest:
         _add(model, below, tuple(rest))
     elif always_exist(below.entity_type):

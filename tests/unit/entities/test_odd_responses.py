@@ -29,6 +29,9 @@ class IgnoringOwner:
     def relations_of(self, entity_type: str) -> frozenset[str]:
         return frozenset()
 
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        return None
+
     def redact(self, text: str) -> str:
         return text.replace("SECRET", "***")
 

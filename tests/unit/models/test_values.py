@@ -36,6 +36,7 @@ from aioftrackjobs import (
     User,
 )
 from aioftrackjobs.models import attach, load
+from aioftrackjobs.models._values import MAPS
 
 TASK = (
     "id",
@@ -62,6 +63,9 @@ class Owner:
 
     def relations_of(self, entity_type: str) -> frozenset[str]:
         return frozenset(("status", "assignments") if entity_type == "Task" else ())
+
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        return None
 
     def redact(self, text: str) -> str:
         return text.replace(KEY, "***")
@@ -182,6 +186,8 @@ def test_a_wrong_value_is_an_error_that_names_all_there_is_to_know(
     way: Callable[..., None],
 ) -> None:
     for model, attribute, value, hint in WRONG:
+        if way is by_create and isinstance(value, dict) and attribute in MAPS:
+            continue  # a session takes dictionaries there
         name = attribute
         if model is Task and way is not by_hand and name in ("parent", "links"):
             name = "status"  # the owner has the schema of the type
