@@ -45,7 +45,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keep what is collected out of the garbage collections of the tests: it lives until the end."""
+    """Keep what is collected, and lives to the end, out of the garbage collections of the tests."""
     gc.disable()
     try:
         return (yield)
