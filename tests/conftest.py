@@ -18,6 +18,10 @@ from aioftrackjobs.devserver import ServerHandle, running
 
 from . import amounts  # noqa: F401 - before hypothesis is told which of its profiles to load
 
+#: Seconds for a test that is marked slow or runs programs; others have a minute. On a busy machine
+#: either may take ten times as long as on its own.
+_SLOW_LIMIT = 240
+
 #: Tests of what users do run under pytest-asyncio, as most users' own tests do.
 _ACCEPTANCE = Path(__file__).parent / "acceptance"
 
@@ -69,7 +73,7 @@ def pytest_pycollect_makeitem(
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the slow tests, so that no process of pytest-xdist works on one alone at the end.
 
     At first it gives each process an equal part of the tests, in their order.
@@ -77,6 +81,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     others = [item for item in items if not item.get_closest_marker("slow")]
+    if not config.getoption("timeout"):
+        for item in items:
+            if item.get_closest_marker("slow") or item.path.is_relative_to(_ACCEPTANCE):
+                item.add_marker(pytest.mark.timeout(_SLOW_LIMIT))
     parts = list[pytest.Item]()
     for number in range(processes):
         begins = slow[number::processes]
