@@ -9,8 +9,10 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from inspect import iscoroutinefunction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import certifi
 import pytest
 from anyio.from_thread import start_blocking_portal
 
@@ -36,7 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Make this process, and those that tests start, alike on every machine."""
+    _have_default_signal_handlers()
+    if not hasattr(config, "workerinput"):  # the processes of pytest-xdist inherit it
+        config.add_cleanup(_trust_one_certificate())
+
+
+def _have_default_signal_handlers() -> None:
     """Have child processes start with default handlers of signals, whatever this one ignores.
 
     What is ignored stays ignored in a child, and a shell starts what runs in its background
@@ -45,6 +54,25 @@ def pytest_configure() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+def _trust_one_certificate() -> Callable[[], None]:
+    """Trust a single authority, because each HTTP client of a test loads all of them anew.
+
+    That takes 50 ms of computing. Tests with TLS have authorities of their own.
+
+    Returns:
+        What removes the file.
+    """
+    known = Path(certifi.where()).read_text()
+    first = known[known.index("-----BEGIN") :].partition("-----END CERTIFICATE-----\n")
+    folder = TemporaryDirectory()
+    file = Path(folder.name, "authority.pem")
+    file.write_text("".join(first[:2]))
+    for name in ("SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        os.environ.pop(name, None)
+    os.environ["SSL_CERT_FILE"] = str(file)
+    return folder.cleanup
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
