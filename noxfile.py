@@ -12,7 +12,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "virtualenv"
 
 PYTHONS = ["3.11", "3.12", "3.13"]
-CODE = ["aioftrackjobs", "tests", "examples", "noxfile.py"]
+CODE = ["aioftrackjobs", "tests", "examples", "docs", "noxfile.py"]
 
 
 def install(session: nox.Session, group: str) -> None:
@@ -96,6 +96,14 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build; a warning is an error. Arguments go to Sphinx."""
+    install(session, "docs")
+    arguments = ("-W", "--keep-going", "-q", "-b", "html", *session.posargs)
+    session.run("sphinx-build", *arguments, "docs", "docs/_build")
 
 
 @nox.session

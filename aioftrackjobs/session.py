@@ -32,6 +32,7 @@ from aioftrackjobs.entities.arguments import (
 )
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.ensure import ensure
+from aioftrackjobs.entities.of_session import EntitiesOfSession
 from aioftrackjobs.entities.queries import (
     Query,
     fetch_entity,
@@ -74,7 +75,7 @@ def jobs_of(session: AsyncSession) -> JobsContext:
     return session._jobs
 
 
-class AsyncSession(JobsOfSession, FilesOfSession):
+class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
     """A connection to an ftrack server, with its entities and their uncommitted changes.
 
     ::

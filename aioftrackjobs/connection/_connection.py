@@ -324,12 +324,12 @@ class Connection:
         """
         return self._own_transport is not None
 
-    def component_url(self, action: str, component_id: str) -> Secret[str]:
-        """Return the URL to ``get`` or ``remove`` a component at, which contains the API key."""
+    def component_url(self, action: str, component_id: str, size: int | None = None) -> Secret[str]:
+        """Return the URL to ``get``, ``remove`` or show a component, which contains the API key."""
         from aioftrackjobs.protocol.upload import component_url  # late: many never move a file
 
         server_url, api_user, api_key = self.credentials
-        return component_url(server_url, action, component_id, api_user, api_key)
+        return component_url(server_url, action, component_id, api_user, api_key, size)
 
     def require_open(self, *, anywhere: bool = False) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed.

@@ -30,7 +30,7 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.ensure_turns import EnsureTurns
 from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
-from aioftrackjobs.entities.mapped_values import MappedValues, split_maps
+from aioftrackjobs.entities.mapped_values import MAPS, MappedValues, split_maps
 from aioftrackjobs.entities.task_units import TaskUnits
 from aioftrackjobs.errors import (
     CommitUncertainError,
@@ -198,8 +198,8 @@ class EntityContext:
         fresh = "id" in entity.primary_key_attributes and "id" not in data
         unit.record_create(reference, entity, values, fresh=fresh)
         self.identity.add(reference, entity)
-        if maps := split_maps(data)[1]:
-            self.mapped_values.fill(entity, maps, unit)
+        if not MAPS.isdisjoint(data):
+            self.mapped_values.fill(entity, split_maps(data)[1], unit)
         return entity
 
     def draft(self, kind: type[Entity] | str, data: Mapping[str, Any]) -> Entity:
@@ -217,8 +217,10 @@ class EntityContext:
             for name in data:
                 if name not in fields and name not in known:
                     raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
-        plain, maps = split_maps(data)
-        entity = self._made(model, _with_key(model, plain), relations.intersection(plain))
+        maps: Mapping[str, Any] = {}
+        if not MAPS.isdisjoint(data):
+            data, maps = split_maps(data)
+        entity = self._made(model, _with_key(model, data), relations.intersection(data))
         if maps:
             self.mapped_values.check(entity, maps)
         return entity
@@ -423,9 +425,10 @@ class EntityContext:
         """Return *text* without the API key, and without other secrets."""
         return redact(text, self.connection.credentials.api_key)
 
-    def component_url(self, component_id: str) -> str:
-        """Return the URL of a component's file. It contains the API key."""
-        return self.connection.component_url("get", component_id).reveal()
+    def component_url(self, component_id: str, size: int | None = None) -> str:
+        """Return the URL of a component's file, or of its thumbnail. It contains the API key."""
+        action = "get" if size is None else "thumbnail"
+        return self.connection.component_url(action, component_id, size).reveal()
 
     # As the context of the units of work
 

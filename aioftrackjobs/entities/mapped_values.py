@@ -40,6 +40,9 @@ _PARTS = {
     "custom_attributes": ("configuration_id", "value"),
 }
 
+#: The attributes that are maps.
+MAPS = frozenset(_PARTS)
+
 
 class Entities(Protocol):
     """What this module needs of the entities of a session."""

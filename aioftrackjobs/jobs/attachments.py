@@ -23,8 +23,10 @@ from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent
 from aioftrackjobs.protocol.query import bind
 
 if TYPE_CHECKING:
+    from aioftrackjobs.commit.unit_of_work import UnitOfWork
     from aioftrackjobs.transfers.content import Uploadable
     from aioftrackjobs.transfers.control import ProgressCallback
+    from aioftrackjobs.transfers.upload import Links
 
 logger = SafeLogger(__name__)
 
@@ -129,7 +131,7 @@ class Attachments:
             source,
             data={} if data is None else data,
             name=name,
-            job_id=job.id,
+            links=self._link_to(job),
             progress=progress,
         )
         self._known += 1
@@ -140,6 +142,15 @@ class Attachments:
                 "of them for download"
             )
         return component
+
+    def _link_to(self, job: Job) -> Links:
+        """Return what attaches a component to *job*, in the commit that registers it."""
+
+        def link(unit: UnitOfWork, component: FileComponent) -> list[Entity]:
+            data = {"component_id": component.id, "job_id": job.id}
+            return [self._entities.create(JobComponent, data, unit=unit)]
+
+        return link
 
     async def _count(self, job: Job) -> int:
         """Return how many attachments *job* has that this object has not made, as far as known.
@@ -179,7 +190,8 @@ class Attachments:
             content = text.encode(errors="replace")
             if not self._known:
                 self._known = await self._count(job)
-            await upload(self._entities, content, data={}, name=_TRACEBACK_NAME, job_id=job.id)
+            links = self._link_to(job)
+            await upload(self._entities, content, data={}, name=_TRACEBACK_NAME, links=links)
         except Exception as exc:  # noqa: BLE001 - the block's own error must come out
             logger.warning("%r: its traceback was not attached: %s", job, exc)
             return

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from aioftrackjobs.config.settings import require
+from aioftrackjobs.config.settings import require, require_count
 from aioftrackjobs.errors import UnsupportedLocationError
 from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._values import Computed, new_id
@@ -131,7 +131,23 @@ class Location(Entity):
             UnsupportedLocationError: The location does not serve files over HTTP, or this entity
                 belongs to no session.
         """
+        return self._url_of(component)
+
+    def get_thumbnail_url(self, component: Component, size: int = 300) -> str:
+        """Return the URL of a picture of *component*, which fits into a square of *size* pixels.
+
+        It contains the API key in clear text, as that of :meth:`get_url`. ftrack shows a common
+        picture for a component without one.
+
+        Raises:
+            ArgumentError: *component* is no entity, or *size* no positive number.
+            UnsupportedLocationError: As for :meth:`get_url`.
+        """
+        require_count("size", size)
+        return self._url_of(component, size)
+
+    def _url_of(self, component: Component, size: int | None = None) -> str:
         require(isinstance(component, Entity), "component", "a component", component)
         if not self.is_server or not self._owner:
             raise UnsupportedLocationError(f"{self!r} has no URL for {component!r}")
-        return self._owner.component_url(component["id"])
+        return self._owner.component_url(component["id"], size)

@@ -128,7 +128,8 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         cls._verbatim = verbatim_fields(cls) - fixed
 
     def __init__(self, /, **values: Any) -> None:
-        require_entity_type(type(self))
+        if self.entity_type == Entity.entity_type:
+            require_entity_type(type(self))
         is_dump = values.pop(ENTITY_TYPE, None) is not None  # by pydantic: with all that is loaded
         fields = self.__pydantic_fields__
         nested: dict[str, Any] = {}

@@ -53,8 +53,8 @@ class Owner(Protocol):
         """Return *text* without secrets."""
         ...
 
-    def component_url(self, component_id: str) -> str:
-        """Return the URL of a component's file. It contains the API key."""
+    def component_url(self, component_id: str, size: int | None = None) -> str:
+        """Return the URL of a component's file, or of its thumbnail. It contains the API key."""
         ...
 
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
@@ -152,7 +152,7 @@ class _Gone:
     def redact(self, text: str) -> str:
         return text
 
-    def component_url(self, component_id: str) -> str:
+    def component_url(self, component_id: str, size: int | None = None) -> str:
         raise NotImplementedError  # a location is not asked without an owner
 
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:

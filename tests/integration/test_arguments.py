@@ -207,6 +207,9 @@ CASES: dict[str, list[Case]] = {
         *flags(lambda s, v: s.create_component(b"x", name="x", checksum=v), "checksum"),
         *callbacks(lambda s, v: s.create_component(b"x", name="x", progress=v), "progress"),
         *each(
+            lambda s, v: s.create_component(b"x", name="x", version=v), "version", (5, "id", [], {})
+        ),
+        *each(
             lambda s, v: s.create_component(b"x", {}, v, name="x"),
             "location",
             (None, 5, "ftrack.server", ["auto"]),

@@ -10,8 +10,7 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.entities.loader import Loader
-from aioftrackjobs.devserver.entities.projections import select
+from aioftrackjobs.devserver.entities.loader import Loader, select
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.compiler import Compiler
@@ -170,14 +169,13 @@ def _found(request: ApiRequest, query: ast.Query) -> dict[str, Any]:
 
 def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     model, transaction = request.services.model, request.transaction
-    compiler = Compiler(model, transaction.tables, transaction.clock)
     selection = select(model, query)
     columns = selection.columns(model)
-    statement = compiler.select(query, columns)
-    found, more = _page(query, transaction.fetch(statement))
+    compiler = Compiler(model, transaction.tables, transaction.clock)
+    found, more = _page(request, query, compiler.select(query, columns))
     rows = [dict(zip(columns, row, strict=True)) for row in found]
-    loaded = Loader(model, transaction).load(selection, rows)
-    return request.serializer.entities(selection, loaded), more
+    Loader(model, transaction).load(selection, rows)
+    return [request.serializer.entity(selection, row) for row in rows], more
 
 
 def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
@@ -185,16 +183,17 @@ def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
         raise ValidationError(
             "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
         )
-    transaction = request.transaction
-    compiler = Compiler(request.services.model, transaction.tables, transaction.clock)
+    tables, clock = request.transaction.tables, request.transaction.clock
+    compiler = Compiler(request.services.model, tables, clock)
     statement, attributes = compiler.select_groups(query)
-    found, more = _page(query, transaction.fetch(statement))
+    found, more = _page(request, query, statement)
     groups = [zip(attributes.items(), row, strict=True) for row in found]
     return [{name: encode(of, value) for (name, of), value in group} for group in groups], more
 
 
-def _page(query: ast.Query, found: Any) -> tuple[Any, bool]:
+def _page(request: ApiRequest, query: ast.Query, statement: sa.Select[Any]) -> tuple[Any, bool]:
     """Return the rows of the page, and whether there are more after it."""
+    found = request.transaction.fetch(statement)
     if query.limit is None or len(found) <= query.limit:
         return found, False
     return found[: query.limit], True

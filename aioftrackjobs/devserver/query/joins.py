@@ -98,7 +98,7 @@ class Scope:
             keys = sa.select(link.c[relation.link.here])
             return "id", keys.where(link.c[relation.link.there].in_(ends))
         if relation.tree is not None:
-            table = self._tables[self._model.root(relation.target).name]
+            table = self._tables[self._model.types[relation.target].root]
             back = "down" if relation.tree == "up" else "up"
             ends = sa.select(found.c.id).where(*conditions)
             walk = _walk(back, table, ends, with_start=False)

@@ -87,10 +87,11 @@ class _Builder(Transformer[Token, Any]):
         criteria: ast.Expression | None,
         group_by: tuple[ast.Path, ...] | None,
         order_by: tuple[ast.Ordering, ...] | None,
-        *pages: tuple[str, Token],
+        *pages: tuple[Token, Token],
     ) -> ast.Query:
         page: dict[str, int] = {}
-        for name, number in pages:
+        for word, number in pages:
+            name = word.lower()
             if name in page:
                 raise _BadClauseError(f"A second '{name}'", number, "one only.")
             page[name] = _whole(number)
@@ -101,19 +102,13 @@ class _Builder(Transformer[Token, Any]):
     def path(self, *each: Any) -> tuple[Any, ...]:
         return each
 
-    projections = group_by = order_by = path
+    projections = group_by = order_by = page = path
 
     def aggregate(self, function: Token, path: ast.Path) -> ast.Aggregate:
         return ast.Aggregate(str(function).lower(), path)
 
     def ordering(self, path: ast.Path | ast.Aggregate, direction: Token | None) -> ast.Ordering:
         return ast.Ordering(path, direction is not None and direction.type == "DESCENDING")
-
-    def offset(self, number: Token) -> tuple[str, Token]:
-        return "offset", number
-
-    def limit(self, number: Token) -> tuple[str, Token]:
-        return "limit", number
 
     def expression(self, *operands: ast.Expression) -> ast.Or:
         return ast.Or(_flat(ast.Or, operands))
