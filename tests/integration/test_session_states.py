@@ -62,6 +62,7 @@ CALLS: dict[str, Use] = {
     "create_note": lambda s: s.create_note(Job(id="x"), "x"),
     "statuses": lambda s: s.statuses(Job(id="x"), "Task"),
     "types": lambda s: s.types(Job(id="x")),
+    "use_models": lambda s: s.use_models([Job]),
     "job_context": lambda s: job_context(s).__aenter__(),
     "job_context of a Job": lambda s: job_context(s, job="x", user="maya").__aenter__(),
     "recover": recover,
