@@ -235,15 +235,16 @@ def load_missing(entity: Any, name: str) -> Any:
 # Changes that the server has applied
 
 
-def settle(entity: Stateful, name: str, value: Any) -> None:
-    """Make *value*, which the server has applied, the remote value of *name*.
+def settle(entity: Stateful, values: Mapping[str, Any]) -> None:
+    """Make *values*, which the server has applied, the remote values of *entity*.
 
-    The local value stays only if it was changed again after *value* was recorded.
+    A local value stays only if it was changed again after its value was recorded.
     """
-    entity._remote[name] = value
-    local = entity._local
-    if name in local and (local[name] is value or same(local[name], value)):
-        del local[name]
+    remote, local = entity._remote, entity._local
+    for name, value in values.items():
+        remote[name] = value
+        if name in local and (local[name] is value or same(local[name], value)):
+            del local[name]
 
 
 def settle_created(entity: Stateful) -> None:
@@ -267,7 +268,7 @@ def settle_late(entity: Stateful, name: str, value: Any) -> None:
     if name in entity._remote:
         forget_local(entity, name, value)
     else:
-        settle(entity, name, value)
+        settle(entity, {name: value})
 
 
 def forget_local(entity: Stateful, name: str, value: Any) -> None:
