@@ -59,6 +59,7 @@ CALLS: dict[str, Use] = {
     "create_sequence": lambda s: s.create_sequence("/missing/x.%04d.exr"),
     "create_thumbnail": lambda s: s.create_thumbnail(Job(id="x"), b"x", name="x.png"),
     "encode_media": lambda s: s.encode_media(b"x", name="x.mov"),
+    "queue_job": lambda s: s.queue_job(),
     "create_note": lambda s: s.create_note(Job(id="x"), "x"),
     "statuses": lambda s: s.statuses(Job(id="x"), "Task"),
     "types": lambda s: s.types(Job(id="x")),
