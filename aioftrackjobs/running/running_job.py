@@ -419,7 +419,8 @@ async def run_command(
         timeout: Seconds after which it is stopped.
         grace: Seconds from SIGTERM to SIGKILL, and seconds that ftrack may take after the end.
         retries: How often it is started again after a failure.
-        attach: Patterns of files that are attached when the command has succeeded, as ``"out/*.mov"``.
+        attach: Patterns of files that are attached when the command has succeeded, as
+            ``"out/*.mov"``.
         log: When the end of the output is attached: "always", "failure" or "never".
         quiet: Drop its output.
         require_ftrack: Do not start the command before its Job is running.
