@@ -25,7 +25,7 @@ from aioftrackjobs.jobs.reports import Reporter as AsyncReporter
 from aioftrackjobs.jobs.reports import Stage as AsyncStage
 from aioftrackjobs.jobs.stopping import StopRequest
 from aioftrackjobs.models import Job
-from aioftrackjobs.running import recovery, running_job
+from aioftrackjobs.running import command_jobs, recovery, running_job
 from aioftrackjobs.running.running_job import RunningJob as AsyncRunningJob
 from aioftrackjobs.session import AsyncSession
 
@@ -244,7 +244,7 @@ def _with_session(
 
 
 job_context = _with_optional_session(running_job.job_context)
-run_command = _with_session(running_job.run_command)
+run_command = _with_session(command_jobs.run_command)
 recover = _with_session(recovery.recover)
 
 
