@@ -35,6 +35,7 @@ class JobsContext:
         events: Wakes these two when an event says that a Job has changed.
         progress: What writes their progress and renews their leases.
         replay: Delivers what the journal keeps.
+        observer: What watches the session; None for nothing.
     """
 
     def __init__(self, entities: EntityContext, *, lease: float) -> None:
@@ -44,6 +45,7 @@ class JobsContext:
         self.journal = connection.journal
         self.server = connection.server_status
         self.retry = connection.retry
+        self.observer = connection.observer
         self.send_within = connection.timings.data_send_limit
         self.reader = JobReader(entities)
         self.events = JobEvents(self._wake)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +17,7 @@ from aioftrackjobs.jobs.block import GivenJob, block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.existing import JoinedLifecycle, RepeatedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.jobs.progress import size_text
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
 from aioftrackjobs.jobs.stopping import StopOn, StopRequest
@@ -42,10 +43,7 @@ logger = SafeLogger(__name__)
 #: Seconds between progress updates of one Job.
 INTERVAL = 1.0
 
-_KIB = 1024
-
-#: Sizes from here on are shown without a decimal place.
-_EXACT = 100
+_NOT_WATCHED = nullcontext()
 
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
@@ -65,6 +63,7 @@ async def job_context(
     take_over: bool = False,
     join: bool = False,
     new_id: str | UUID | None = None,
+    attach_log: bool = False,
 ) -> AsyncIterator[RunningJob]:
     """Run the block as a Job: running inside, done after it, failed if it ends by an error.
 
@@ -102,6 +101,8 @@ async def job_context(
             If it is the one in ``FTRACK_JOB_ID``, the block waits some seconds until it runs.
         new_id: The id that a new Job gets, for example because another process knows it already;
             a random one if None.
+        attach_log: Attach what the code of the block logs, in its tasks and threads, as
+            ``log.txt``, with the traceback at its end.
 
     Raises:
         ArgumentError: An argument has a wrong type or value.
@@ -124,7 +125,12 @@ async def job_context(
     lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
     outer = _running.get()
     running: RunningJob | None = None
-    with jobs.active.count_block(), jobs.background.keep_alive_for_block():
+    watch: AbstractContextManager[None] = _NOT_WATCHED
+    if attach_log or jobs.observer is not None:
+        from aioftrackjobs.jobs.watching import Watch
+
+        watch = Watch(lifecycle, jobs.observer, is_joined=join, keeps_log=attach_log)
+    with jobs.active.count_block(), jobs.background.keep_alive_for_block(), watch:
         try:
             with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
                 await lifecycle.begin(GivenJob(job, user, data, take_over, new_id))
@@ -277,7 +283,7 @@ class RunningJob(Reporter):
 
     def _show_upload(self, done: int, total: int | None) -> None:
         if total:
-            self.progress(done, f"uploaded {_size(done)} of {_size(total)}", total=total)
+            self.progress(done, f"uploaded {size_text(done)} of {size_text(total)}", total=total)
 
     async def run(
         self,
@@ -480,13 +486,3 @@ async def report_execution(
 
     reporter = ExecutionReporter(jobs_of(session), job, open_job, execution, options)
     return await reporter.run()
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes as people read it."""
-    size, units = float(count), ["bytes", "KiB", "MiB", "GiB"]
-    while size >= _KIB and len(units) > 1:
-        size /= _KIB
-        del units[0]
-    digits = 0 if count < _KIB or size >= _EXACT else 1
-    return f"{size:.{digits}f} {units[0]}"
