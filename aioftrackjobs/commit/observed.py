@@ -30,17 +30,20 @@ class ObservedDispatcher(Dispatcher):
 
     Args:
         observer: What they are shown to.
+        server_url: The server, as the observer sees it.
         args: As of :class:`Dispatcher`.
         kwargs: As of :class:`Dispatcher`.
     """
 
-    def __init__(self, observer: SafeObserver, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, observer: SafeObserver, server_url: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._observer = observer
+        self._observer, self._server_url = observer, server_url
 
     def _enter(self, request: PendingRequest) -> PendingRequest:
         action = _COMMIT if request.operations else _action_of(request.call)
-        call = ObservedCall(action, request.operations, request.count, time.monotonic())
+        call = ObservedCall(
+            action, request.operations, request.count, self._server_url, time.monotonic()
+        )
         self._observer.call_queued(call)
         request.observed = call
         request.settle = partial(self._settle, call, request.settle)
@@ -69,13 +72,14 @@ class ObservedApiClient(ApiClient):
 
     Args:
         observer: What they are shown to.
+        server_url: The server, as the observer sees it.
         args: As of :class:`ApiClient`.
         kwargs: As of :class:`ApiClient`.
     """
 
-    def __init__(self, observer: SafeObserver, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, observer: SafeObserver, server_url: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._observer = observer
+        self._observer, self._server_url = observer, server_url
 
     async def send(
         self,
@@ -94,6 +98,7 @@ class ObservedApiClient(ApiClient):
             _action_of(wire) if wire else _COMMIT,
             len(sent),
             len(body),
+            self._server_url,
             time.monotonic(),
             retry_after=next((each.last_error for each in carried if each.last_error), None),
         )

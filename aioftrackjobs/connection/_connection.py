@@ -117,8 +117,9 @@ class Connection:
         if observer is not None:
             from aioftrackjobs.commit.observed import ObservedApiClient, ObservedDispatcher
 
-            make_dispatcher = partial(ObservedDispatcher, observer)
-            self._make_api = partial(ObservedApiClient, observer)
+            shown = observer, credentials.server_url
+            make_dispatcher = partial(ObservedDispatcher, *shown)
+            self._make_api = partial(ObservedApiClient, *shown)
         self.dispatcher = make_dispatcher(
             self.background,
             retry=retry,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.entities.context import EntityContext
@@ -80,6 +80,13 @@ class JobsContext:
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed."""
         self.entities.connection.require_open()
+
+    def environment(self, given: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Return the variables that a command gets: *given*, and what continues the trace."""
+        if self.observer is None or (given is not None and not isinstance(given, Mapping)):
+            return given
+        found = {name.upper(): value for name, value in self.observer.carrier().items()}
+        return {**found, **(given or {})}
 
     @property
     def api_key(self) -> Secret[str]:

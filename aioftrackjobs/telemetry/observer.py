@@ -1,6 +1,6 @@
 """Observer: the interface of what watches a session, and the objects that it gets.
 
-All methods have an empty body, so that an observer has only those that it needs. They are called on
+All methods do nothing, so that an observer has only those that it needs. They are called on
 the event loop of the session, unless something else is said, and must neither block nor wait.
 """
 
@@ -32,6 +32,7 @@ class ObservedCall:
         action: "commit", or the kind of another call, such as "query".
         operations: The operations of a commit; none for another call.
         count: Number of operations.
+        server_url: The server that it is for.
         queued_at: When it was submitted, as ``time.monotonic`` counts.
         attempts: Requests so far that have carried it.
         outcome: How it has ended; None before.
@@ -42,6 +43,7 @@ class ObservedCall:
     action: str
     operations: Sequence[Operation]
     count: int
+    server_url: str
     queued_at: float
     attempts: int = 0
     outcome: CallOutcome | None = None
@@ -59,6 +61,7 @@ class ObservedRequest:
         action: "commit", or the kind of its first operation, such as "query".
         count: Number of operations.
         size: Bytes of its body.
+        server_url: The server that it is for.
         began_at: When it began, as ``time.monotonic`` counts.
         retry_after: Why the attempt before it has failed; None if it is the first.
         error: Why it has failed; None if it has not.
@@ -69,6 +72,7 @@ class ObservedRequest:
     action: str
     count: int
     size: int
+    server_url: str
     began_at: float
     retry_after: BaseException | None = None
     error: BaseException | None = None
@@ -220,11 +224,13 @@ class Observer(Protocol):
     An error that it raises is logged once, and changes nothing else.
     """
 
-    def session_opened(self, session: ObservedSession) -> None:
+    def session_opened(self, session: ObservedSession, /) -> None:
         """Called when a session is open."""
+        return
 
-    def session_closed(self, session: ObservedSession) -> None:
+    def session_closed(self, session: ObservedSession, /) -> None:
         """Called when a session is closed; not if its program ends without closing it."""
+        return
 
     def carrier(self) -> Mapping[str, str]:
         """Return what lets another process go on with the present trace, as ``traceparent``.
@@ -233,38 +239,49 @@ class Observer(Protocol):
         """
         return {}
 
-    def call_queued(self, call: ObservedCall) -> None:
+    def call_queued(self, call: ObservedCall, /) -> None:
         """Called when a commit or another call is submitted, in the context of the caller."""
+        return
 
-    def call_settled(self, call: ObservedCall) -> None:
+    def call_settled(self, call: ObservedCall, /) -> None:
         """Called when its outcome is known, and the entities are up to date."""
+        return
 
-    def request_began(self, request: ObservedRequest) -> None:
+    def request_began(self, request: ObservedRequest, /) -> None:
         """Called before a request is sent; it is a retry if it has a :attr:`retry_after`."""
+        return
 
-    def request_ended(self, request: ObservedRequest) -> None:
+    def request_ended(self, request: ObservedRequest, /) -> None:
         """Called when it was answered, or has failed."""
+        return
 
-    def job_began(self, job: ObservedJob) -> None:
+    def job_began(self, job: ObservedJob, /) -> None:
         """Called when a block begins, in its context, and before the server knows of it.
 
         What it sets as :attr:`ObservedJob.carrier` becomes a part of the Job's ``data``.
         """
+        return
 
-    def job_found(self, job: ObservedJob) -> None:
+    def job_found(self, job: ObservedJob, /) -> None:
         """Called when a Job that exists already was read, which has a :attr:`ObservedJob.found`."""
+        return
 
-    def job_running(self, job: ObservedJob) -> None:
+    def job_running(self, job: ObservedJob, /) -> None:
         """Called when the Job runs, so that its id is known, and the block is entered."""
+        return
 
-    def job_ended(self, job: ObservedJob) -> None:
+    def job_ended(self, job: ObservedJob, /) -> None:
         """Called when its final status was delivered, or is kept by the journal."""
+        return
 
-    def transfer_ended(self, transfer: ObservedTransfer) -> None:
+    def transfer_ended(self, transfer: ObservedTransfer, /) -> None:
         """Called when an upload or a download has ended."""
+        return
 
-    def event_received(self, topic: str) -> None:
+    def event_received(self, topic: str, /) -> None:
         """Called for each event that the event hub receives."""
+        return
 
-    def journal_changed(self, state: Literal["working", "failing"]) -> None:
+    def journal_changed(self, state: Literal["working", "failing"], /) -> None:
         """Called when the journal fails, or works again; in any thread."""
+        return
