@@ -204,6 +204,7 @@ class PendingRequest:
             not known.
         last_error: Why the latest attempt to send it failed.
         outcome: Its end; None before.
+        observed: What an observer sees of it; None without an observer.
         owner: What it was submitted to.
     """
 
@@ -234,6 +235,7 @@ class PendingRequest:
     free_keys: Set[Reference] | None = None
     last_error: FtrackJobsError | None = None
     outcome: Outcome | None = None
+    observed: object = None
     owner: RequestOwner
     _body: bytes | None = None
     _results: dict[int, Any] | None = None  # of operations that are known to be done, by index
