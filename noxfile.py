@@ -58,6 +58,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def engines(session: nox.Session) -> None:
+    """Test engines on PostgreSQL and Redis, where they are installed; arguments go to pytest."""
+    install(session, "engines")
+    session.run("pytest", "-n", "2", "--dist=loadfile", "tests/engines", *session.posargs)
+
+
+@nox.session
 def clients(session: nox.Session) -> None:
     """Run all integration tests on each HTTP client and event loop, not only what needs them."""
     install(session, "tests")
@@ -96,6 +103,7 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
+    session.run("python", "tests/typing/check_models.py")
 
 
 @nox.session

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         UnsupportedLocationError,
         ValidationError,
     )
+    from aioftrackjobs.jobs.keys import JobKey, job_key
     from aioftrackjobs.jobs.reports import Stage
     from aioftrackjobs.jobs.stopping import StopRequest
     from aioftrackjobs.models import (
@@ -75,8 +76,9 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.protocol.criteria import Attribute, Condition
     from aioftrackjobs.protocol.operations import Create, Delete, Update
+    from aioftrackjobs.running.command_jobs import run_command
     from aioftrackjobs.running.recovery import RecoveredJob, Recovery, Verdict, recover
-    from aioftrackjobs.running.running_job import RunningJob, current_job, job_context, run_command
+    from aioftrackjobs.running.running_job import RunningJob, current_job, job_context
     from aioftrackjobs.running.signals import shutdown_on_signals
     from aioftrackjobs.session import AsyncSession
 
@@ -112,6 +114,7 @@ __all__ = [
     "Job",
     "JobComponent",
     "JobDeletedError",
+    "JobKey",
     "JobOwnedError",
     "JobState",
     "JobStatus",
@@ -149,6 +152,7 @@ __all__ = [
     "__version__",
     "current_job",
     "job_context",
+    "job_key",
     "recover",
     "run_command",
     "shutdown_on_signals",
@@ -173,6 +177,7 @@ _MODULES = {
     "Health": "connection.health",
     "Job": "models",
     "JobComponent": "models",
+    "JobKey": "jobs.keys",
     "JobState": "models",
     "JobStatus": "models",
     "Location": "models",
@@ -190,8 +195,9 @@ _MODULES = {
     "Verdict": "running.recovery",
     "current_job": "running.running_job",
     "job_context": "running.running_job",
+    "job_key": "jobs.keys",
     "recover": "running.recovery",
-    "run_command": "running.running_job",
+    "run_command": "running.command_jobs",
     "shutdown_on_signals": "running.signals",
 }
 

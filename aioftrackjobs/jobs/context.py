@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import anyio
+
 from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.jobs.channels import ProgressWriters
@@ -35,6 +37,7 @@ class JobsContext:
         events: Wakes these two when an event says that a Job has changed.
         progress: What writes their progress and renews their leases.
         replay: Delivers what the journal keeps.
+        creating: Jobs of engines that a task creates or begins now, by their ids.
     """
 
     def __init__(self, entities: EntityContext, *, lease: float) -> None:
@@ -64,6 +67,7 @@ class JobsContext:
             connection.background, self.reader, connection.retry, connection.server_status.pauses
         )
         self.replay = JournalReplay(entities)
+        self.creating: dict[str, anyio.Event] = {}
         connection.end_jobs = self._end_jobs
 
     async def _end_jobs(self) -> None:

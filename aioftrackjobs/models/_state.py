@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.errors import NotLoadedError
 from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE
 
@@ -35,6 +36,10 @@ class Owner(Protocol):
         Returns:
             The local value that another task has recorded, which stays; else ``NOT_SET``.
         """
+        ...
+
+    def load_missing(self, entity: Any, name: str) -> None:
+        """Load *name*, which no response has brought yet, if the session does so by itself."""
         ...
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
@@ -140,6 +145,9 @@ class _Gone:
     def record_reset(self, entity: Any, name: str) -> Any:
         return NOT_SET
 
+    def load_missing(self, entity: Any, name: str) -> None:
+        pass
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return ()
 
@@ -205,6 +213,23 @@ def current_value(entity: Stateful, name: str) -> Any:
 def put_local(entity: Stateful, name: str, value: Any) -> None:
     """Store a local value that is not to be recorded."""
     entity._local[name] = value
+
+
+def load_missing(entity: Any, name: str) -> Any:
+    """Return a value that no response has brought yet, if the owner of *entity* loads it.
+
+    Raises:
+        NotLoadedError: It does not.
+        UnknownAttributeError: The type has no such attribute.
+    """
+    error: Exception = entity._missing(name)
+    can_load = isinstance(error, NotLoadedError) and entity._remote and not name.startswith("_")
+    if can_load and entity._owner:
+        entity._owner.load_missing(entity, name)
+        if name in entity:
+            return entity._current(name)
+        error = entity._missing(name)  # the type may be known by now
+    raise error
 
 
 # Changes that the server has applied

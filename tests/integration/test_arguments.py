@@ -260,6 +260,17 @@ CASES: dict[str, list[Case]] = {
         *flags(lambda s, v: job_context(s, job="id", take_over=v), "take_over"),
         *flags(lambda s, v: job_context(s, job="id", join=v), "join"),
         *each(lambda s, v: job_context(s, new_id=v), "new_id", ("", "id", 5, b"id")),
+        *each(
+            lambda s, v: job_context(s, retry_on=v),
+            "retry_on",
+            (None, 5, "OSError", [OSError], int),
+        ),
+    ],
+    "AsyncSession.queue_job": [
+        *each(lambda s, v: s.queue_job(v), "key", ("id", 5, b"id", Job())),
+        *texts(lambda s, v: s.queue_job(description=v), "description"),
+        *each(lambda s, v: s.queue_job(user=v), "user", (5, "", b"x", ["x"], foreign())),
+        *each(lambda s, v: s.queue_job(data=v), "data", (5, "text", [], b"{}")),
     ],
     "AsyncSession.claim_job": [
         *each(lambda s, v: s.claim_job(v), "query", (None, 5, b"Job", ["Job"], foreign())),
