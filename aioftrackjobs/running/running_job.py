@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
@@ -177,6 +178,25 @@ def current_job() -> RunningJob:
     if running is None:
         raise LookupError("no job_context is entered here")
     return running.innermost_active() or running
+
+
+class JobLogFilter(logging.Filter):
+    """Adds to each log record the Job whose block the code runs in; it filters nothing.
+
+    A record gets ``ftrack_job_id`` and ``ftrack_job``, the id and the description of the Job; both
+    are empty outside of a block::
+
+        handler.addFilter(JobLogFilter())
+        handler.setFormatter(logging.Formatter("%(ftrack_job_id)s %(message)s"))
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add both attributes to *record*."""
+        job = _running.get()
+        job = None if job is None else job.innermost_active()
+        record.ftrack_job_id = "" if job is None else job.id
+        record.ftrack_job = "" if job is None else job.description or ""
+        return True
 
 
 class RunningJob(Reporter):
