@@ -99,11 +99,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types: mypy in strict mode, pyright on what users write."""
+    """Check types: mypy in strict mode, pyright on what users write and on what they import."""
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
     session.run("python", "tests/typing/check_models.py")
+    session.run("python", "tests/typing/completeness.py")
 
 
 @nox.session

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aioftrackjobs.transfers.control import ProgressCallback
     from aioftrackjobs.transfers.upload import Links
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: The name of the file that holds a traceback.
 _TRACEBACK_NAME = "traceback.txt"

@@ -27,7 +27,7 @@ from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import JobStatus
 from aioftrackjobs.transport import redact
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 
 class FinalReport:

@@ -44,7 +44,7 @@ from aioftrackjobs.models import Job, JobStatus, User, remote_value
 if TYPE_CHECKING:
     import asyncio
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)

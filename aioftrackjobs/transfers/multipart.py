@@ -107,8 +107,8 @@ class FileUpload:
         sizes: PartSizes,
         progress: ProgressCallback | None,
     ) -> None:
-        self.stop_token = StopToken()
-        self.has_begun = False
+        self.stop_token: StopToken = StopToken()
+        self.has_begun: bool = False
         self._connection = connection
         self._component_id: str = component.id
         # Browsers save the file under this name.
