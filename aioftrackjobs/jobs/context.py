@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -19,6 +20,9 @@ from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.reading import JobReader
 from aioftrackjobs.jobs.waiting import JobPoll
 from aioftrackjobs.journal import Journal
+
+if TYPE_CHECKING:
+    from aioftrackjobs.telemetry import SafeObserver
 
 
 class JobsContext:
@@ -42,6 +46,7 @@ class JobsContext:
         progress: What writes their progress and renews their leases.
         replay: Delivers what the journal keeps.
         creating: Jobs of engines that a task creates or begins now, by their ids.
+        observer: What watches the session; None for nothing.
     """
 
     def __init__(self, entities: EntityContext, *, lease: float) -> None:
@@ -51,6 +56,7 @@ class JobsContext:
         self.journal: Journal = connection.journal
         self.server: ServerStatus = connection.server_status
         self.retry: RetryPolicy = connection.retry
+        self.observer: SafeObserver | None = connection.observer
         self.send_within: float = connection.timings.data_send_limit
         self.reader: JobReader = JobReader(entities)
         self.events: JobEvents = JobEvents(self._wake)
@@ -86,6 +92,13 @@ class JobsContext:
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed."""
         self.entities.connection.require_open()
+
+    def environment(self, given: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Return the variables that a command gets: *given*, and what continues the trace."""
+        if self.observer is None or (given is not None and not isinstance(given, Mapping)):
+            return given
+        found = {name.upper(): value for name, value in self.observer.carrier().items()}
+        return {**found, **(given or {})}
 
     @property
     def api_key(self) -> Secret[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -16,11 +18,12 @@ from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.ending import QUEUED_AGAIN
 from aioftrackjobs.jobs.existing import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.jobs.progress import size_text
 from aioftrackjobs.jobs.queueing import repeated_kind
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
 from aioftrackjobs.jobs.stopping import StopOn, StopRequest
-from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
+from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus, bar_html
 from aioftrackjobs.session import AsyncSession, jobs_of
 
 if TYPE_CHECKING:
@@ -39,10 +42,7 @@ logger: SafeLogger = SafeLogger(__name__)
 #: Seconds between progress updates of one Job.
 INTERVAL = 1.0
 
-_KIB = 1024
-
-#: Sizes from here on are shown without a decimal place.
-_EXACT = 100
+_NOT_WATCHED = nullcontext()
 
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
@@ -63,6 +63,7 @@ async def job_context(
     join: bool = False,
     new_id: str | UUID | None = None,
     retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+    attach_log: bool = False,
 ) -> AsyncIterator[RunningJob]:
     """Run the block as a Job: running inside, done after it, failed if it ends by an error.
 
@@ -82,8 +83,8 @@ async def job_context(
             that returns it: it is called when the block is entered, so that a module can decorate
             functions before there is a session.
         job: A Job that exists already, or its id; None to create one. Or the key of the task of an
-            engine, from :func:`job_key`: its Job is taken from whoever ran the task before, or
-            created if there is none, with *user* and *description*.
+            engine, from :func:`job_key`: its Job is taken from the one that ran the task before,
+            or created if there is none, with *user* and *description*.
         user: The user that sees the new Job, or its id or name; the session's own user if None.
         description: The text in the jobs menu.
         data: More values to keep in the Job's ``data``, as a mapping or JSON text.
@@ -105,6 +106,8 @@ async def job_context(
         retry_on: Errors of the block after which its work is tried again, such as that by which a
             task asks its engine for another attempt: the Job is queued again, and the error
             raised.
+        attach_log: Attach what the code of the block logs, in its tasks and threads, as
+            ``log.txt``, with the traceback at its end.
 
     Raises:
         ArgumentError: An argument has a wrong type or value.
@@ -135,7 +138,12 @@ async def job_context(
     )
     outer = _running.get()
     running: RunningJob | None = None
-    with jobs.active.count_block(), jobs.background.keep_alive_for_block():
+    watch: AbstractContextManager[None] = _NOT_WATCHED
+    if attach_log or jobs.observer is not None:
+        from aioftrackjobs.jobs.watching import Watch
+
+        watch = Watch(lifecycle, jobs.observer, is_joined=join, keeps_log=attach_log)
+    with jobs.active.count_block(), jobs.background.keep_alive_for_block(), watch:
         try:
             with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
                 await lifecycle.begin(GivenJob(job, user, data, take_over, new_id))
@@ -172,6 +180,25 @@ def current_job() -> RunningJob:
     return running.innermost_active() or running
 
 
+class JobLogFilter(logging.Filter):
+    """Adds to each log record the Job whose block the code runs in; it filters nothing.
+
+    A record gets ``ftrack_job_id`` and ``ftrack_job``, the id and the description of the Job; both
+    are empty outside of a block::
+
+        handler.addFilter(JobLogFilter())
+        handler.setFormatter(logging.Formatter("%(ftrack_job_id)s %(message)s"))
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add both attributes to *record*."""
+        job = _running.get()
+        job = None if job is None else job.innermost_active()
+        record.ftrack_job_id = "" if job is None else job.id
+        record.ftrack_job = "" if job is None else job.description or ""
+        return True
+
+
 class RunningJob(Reporter):
     """A Job while its block runs: reports progress, takes attachments, decides how the Job ends.
 
@@ -191,6 +218,18 @@ class RunningJob(Reporter):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._lifecycle!r}>"
+
+    def _repr_html_(self) -> str:
+        """Return a progress bar, for a notebook."""
+        shown = self._reports.work.shown()
+        text = self._lifecycle.description or shown.message
+        return bar_html(str(self.entity.status), text, shown.fraction)
+
+    def _ipython_display_(self) -> None:
+        """Show a progress bar that moves, for a notebook."""
+        from aioftrackjobs.running.notebook import show_live  # late: few programs are notebooks
+
+        show_live(self._jobs, self._repr_html_, lambda: self.entity.status == "running")
 
     def innermost_active(self) -> RunningJob | None:
         """Return this Job, or the first one around it whose block has not ended; None if all have.
@@ -288,7 +327,7 @@ class RunningJob(Reporter):
 
     def _show_upload(self, done: int, total: int | None) -> None:
         if total:
-            self.progress(done, f"uploaded {_size(done)} of {_size(total)}", total=total)
+            self.progress(done, f"uploaded {size_text(done)} of {size_text(total)}", total=total)
 
     async def run(
         self,
@@ -342,7 +381,7 @@ class RunningJob(Reporter):
             progress=progress,
             frames=frames,
             duration=duration,
-            env=env,
+            env=self._jobs.environment(env),
             cwd=cwd,
             timeout=timeout,
             grace=grace,
@@ -381,7 +420,7 @@ class RunningJob(Reporter):
         """Let the Job be queued again, because its work is to be tried again.
 
         What was attached stays. An error or a cancellation of the block does not change it: the
-        Job belongs to whoever begins it again, and ends then. See :func:`job_key`.
+        Job belongs to the next one that begins it, and ends then. See :func:`job_key`.
 
         Example: ``job.requeue("attempt 2 of 3 in 4 s")``
 
@@ -401,13 +440,3 @@ class RunningJob(Reporter):
                 status.value,
                 stacklevel=3,
             )
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes as people read it."""
-    size, units = float(count), ["bytes", "KiB", "MiB", "GiB"]
-    while size >= _KIB and len(units) > 1:
-        size /= _KIB
-        del units[0]
-    digits = 0 if count < _KIB or size >= _EXACT else 1
-    return f"{size:.{digits}f} {units[0]}"

@@ -16,9 +16,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-#: Imported only where they run already: a user's event loop, and the test runner that loads the
-#: pytest plugin.
-HOSTS = {"trio", "pytest", "pytest-asyncio"}
+#: Imported only where they run already: a user's event loop and notebook, and the test runner that
+#: loads the pytest plugin.
+HOSTS = {"ipython", "pytest", "pytest-asyncio", "trio"}
+#: Packages whose modules have other names.
+OTHERWISE_NAMED = {"opentelemetry": "opentelemetry-api"}
 #: The official client brings 32.
 MOST_PACKAGES = 13
 
@@ -30,7 +32,8 @@ def third_party_imports() -> dict[str, list[str]]:
         for name in imports_of(ast.parse(path.read_text("utf-8"))):
             if name not in sys.stdlib_module_names and name != "aioftrackjobs":
                 module = path.relative_to(ROOT).as_posix()
-                found.setdefault(canonicalize_name(name), []).append(module)
+                package = canonicalize_name(OTHERWISE_NAMED.get(name, name))
+                found.setdefault(package, []).append(module)
     return found
 
 
