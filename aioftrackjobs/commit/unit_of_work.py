@@ -60,7 +60,7 @@ from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation
 from aioftrackjobs.protocol.references import server_set_rows
 from aioftrackjobs.protocol.values import Reference
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 _operation_of = attrgetter("operation")
 
@@ -94,7 +94,7 @@ class UnitOfWork:
         self._uncertain_because: TransportError | None = None
         self._in_flight: InFlightCommit | None = None
         self._last_request: PendingRequest | None = None
-        self.has_ended = False
+        self.has_ended: bool = False
 
     # What is recorded
 

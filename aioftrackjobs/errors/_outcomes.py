@@ -141,7 +141,7 @@ class CommitUncertainError(FtrackJobsError):
         resolve: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(operations)
-        self.operations = tuple(operations)
+        self.operations: tuple[object, ...] = tuple(operations)
         self._resolve = resolve
 
     async def resolve(self) -> None:

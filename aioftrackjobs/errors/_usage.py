@@ -29,7 +29,7 @@ class ConfigurationError(FtrackJobsError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(problems)
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
 
     def __str__(self) -> str:
         return "the session is not configured: " + "; ".join(self.problems)
@@ -186,7 +186,7 @@ class InvalidKeyError(EntityError, ValueError):
     def __init__(self, entity_type: str, attributes: Sequence[str], given: object) -> None:
         super().__init__(entity_type, attributes, given)
         self.entity_type = entity_type
-        self.attributes = tuple(attributes)
+        self.attributes: tuple[str, ...] = tuple(attributes)
         self.given = given
 
     def __str__(self) -> str:
@@ -219,8 +219,8 @@ class InvalidValueError(_AttributeError, ValueError):
         is_plain = value is None or isinstance(value, str | bool | float) or _is_short(value)
         self.value = value if is_plain else f"a value of type {type(value).__name__}"
         self.reason = reason
-        self.allowed = tuple(allowed)
-        self.args = (entity_type, attribute, self.value, reason, self.allowed)
+        self.allowed: tuple[str, ...] = tuple(allowed)
+        self.args: tuple[object, ...] = (entity_type, attribute, self.value, reason, self.allowed)
         self._shown = _shortened(repr(self.value)) if is_plain else str(self.value)
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from aioftrackjobs.errors import QueryParameterError
 from aioftrackjobs.protocol.query import membership, quote
@@ -37,7 +37,7 @@ class Condition:
     __slots__ = ("_is_single", "text")
 
     def __init__(self, text: str, *, is_single: bool = False) -> None:
-        self.text = text
+        self.text: str = text
         self._is_single = is_single
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ class Order:
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text: str = text
 
     def __repr__(self) -> str:
         return f"Order({self.text!r})"
@@ -109,7 +109,7 @@ class Attribute:
     """
 
     __slots__ = ("_path",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     _path: str
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.transfers.content import Uploadable
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds between progress updates of one Job.
 INTERVAL = 1.0
