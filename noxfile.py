@@ -103,6 +103,7 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
+    session.run("python", "tests/typing/check_models.py")
 
 
 @nox.session

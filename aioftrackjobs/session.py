@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, overload
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
@@ -113,6 +114,8 @@ class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
         ArgumentError: Another argument has a wrong type or value.
     """
 
+    _context_type: ClassVar[type[EntityContext]] = EntityContext
+
     def __init__(
         self,
         server_url: str | None = None,
@@ -152,7 +155,7 @@ class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
             timings=timings,
             transport=transport,
         )
-        self._context = EntityContext(self._connection)
+        self._context = self._context_type(self._connection)
         self._jobs = JobsContext(self._context, lease=lease)
         self._events: EventHub | None = None
 
@@ -314,6 +317,29 @@ class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
         """
         self._connection.require_open()
         return await load_custom_attributes(self._context)
+
+    def use_models(self, models: ModuleType | Iterable[type[Entity]]) -> None:
+        """Let entities be of the classes in *models*, by their entity types.
+
+        ``aioftrackjobs models > studio.py`` writes such a module from a server's schemas::
+
+            import studio
+
+            session.use_models(studio)
+            shot = await session.query(studio.Shot).first()
+
+        Args:
+            models: Classes, or a module that lists them under ``MODELS``.
+
+        Raises:
+            EntityError: A class cannot be that of its entity type.
+            UnknownEntityTypeError: The schemas are loaded, and have no such type.
+        """
+        self._connection.require_open(anywhere=True)
+        listed: Any = getattr(models, "MODELS", models)
+        require(isinstance(listed, Iterable), "models", "a module, or classes", models)
+        for each in listed:
+            self._context.model(each)
 
     async def current_user(self) -> User:
         """Return the user as whom the session acts, loaded once.

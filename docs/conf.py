@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 # Imported here, because autodoc would import them as type checkers see them.
 import aioftrackjobs.actions
+import aioftrackjobs.blocking
 import aioftrackjobs.devserver
 import aioftrackjobs.errors
 import aioftrackjobs.events

@@ -221,6 +221,22 @@ def schemas(server: Server = None, api_user: ApiUser = None, api_key: ApiKey = N
     anyio.run(write_schemas, ServerOptions(server, api_user, api_key))
 
 
+@app.command()
+def models(
+    types: Annotated[
+        list[str] | None, typer.Argument(metavar="TYPE", help="Entity types. Default: all.")
+    ] = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Print a Python module with the entity types of an ftrack server, for type checkers."""
+    from aioftrackjobs.cli.models import write_models
+
+    options = ServerOptions(server, api_user, api_key)
+    print(anyio.run(write_models, options, types or []), end="")
+
+
 _Selection = Annotated[
     list[str] | None,
     typer.Argument(metavar="TYPE:ID", help="Entities that are selected, such as Task:9c1f."),

@@ -264,31 +264,35 @@ class PendingRequest:
         request.settle = settle
         if manner:
             request._set(manner)
-        unordered = request.unordered
-        is_update = len(operations) == 1 and isinstance(operations[0], Update)  # as nearly always
-        if not is_update:
-            for operation in operations:  # not any(): this runs for each operation of a farm
-                if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
-                    request.has_chosen_keys = request.travels_alone = True
-                elif type(operation) is Delete:
-                    request.travels_alone = True
-        if unordered:
-            pass
-        elif is_update:
-            request.writes = (key_of(operations[0].target),)
-        else:
-            request.writes = tuple([key_of(operation.target) for operation in operations])
-            request.deletes = [
-                op.target.key[0][1]
-                for op in operations
-                if isinstance(op, Delete) and len(op.target.key) == 1
-            ]
-            request.creates = [*chain.from_iterable(map(created_ids, operations))]
-        if not unordered and (references := linked_ids(operations)):
-            request.references = references
         if uncertain_because is not None:
             request.uncertain_because, request.is_sent = uncertain_because, True
+        is_update = len(operations) == 1 and isinstance(operations[0], Update)  # as nearly always
+        if not is_update:
+            request._note_kinds()
+        if not request.unordered:
+            if is_update:
+                request.writes = (key_of(operations[0].target),)
+            else:
+                request._note_keys()
+            if references := linked_ids(operations):
+                request.references = references
         return request
+
+    def _note_kinds(self) -> None:
+        """Note what its operations that are no updates require of its sending."""
+        for operation in self.operations:  # not any(): this runs for each operation of a farm
+            if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
+                self.has_chosen_keys = self.travels_alone = True
+            elif type(operation) is Delete:
+                self.travels_alone = True
+
+    def _note_keys(self) -> None:
+        """Note which entities it changes, creates and deletes."""
+        operations = self.operations
+        self.writes = tuple([key_of(operation.target) for operation in operations])
+        deleted = [each.target.key for each in operations if isinstance(each, Delete)]
+        self.deletes = [key[0][1] for key in deleted if len(key) == 1]
+        self.creates = [*chain.from_iterable(map(created_ids, operations))]
 
     @classmethod
     def of_call(
@@ -318,7 +322,7 @@ class PendingRequest:
             UnserialisableValueError: A value or a name has no wire form.
         """
         if self._body is None:
-            wire = self.call or [encode_operation(each) for each in self.operations_left]
+            wire = self.call or [*map(encode_operation, self.operations_left)]
             try:
                 self._body = encode_batch(wire)
             except Exception as exc:  # noqa: BLE001 - whatever pydantic_core raises

@@ -400,6 +400,9 @@ class EntityContext:
             self.observers[id(entity)](name, value, unit)
         return value
 
+    def load_missing(self, entity: Entity, name: str) -> None:
+        """Load nothing: the program says what is loaded. It is otherwise in blocking code."""
+
     def note_undone(self, entity: Entity, name: str, unit: UnitOfWork) -> None:
         """Take note that a recorded change of *name* was rolled back."""
         if self.observers and id(entity) in self.observers:

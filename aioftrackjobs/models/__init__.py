@@ -42,7 +42,7 @@ from aioftrackjobs.models._state import (
     settle_late,
     was_created_here,
 )
-from aioftrackjobs.models._values import new_id, require_relation, store
+from aioftrackjobs.models._values import Related, new_id, require_relation, store
 
 __all__ = [
     "Change",
@@ -61,6 +61,7 @@ __all__ = [
     "Location",
     "MetadataValues",
     "Owner",
+    "Related",
     "SequenceComponent",
     "User",
     "adopt",

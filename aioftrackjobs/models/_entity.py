@@ -34,7 +34,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.models._attributes import EntityMeta, require_entity_type
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._mappings import MappedValues, takes_values, unloaded_view, view_of
-from aioftrackjobs.models._state import Change, Owner, attach, merge_into
+from aioftrackjobs.models._state import Change, Owner, attach, load_missing, merge_into
 from aioftrackjobs.models._values import (
     MAPS,
     PLAIN,
@@ -241,7 +241,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         elif name in MAPS and (view := unloaded_view(self, name)) is not None:
             return view
         else:
-            raise self._missing(name)
+            value = load_missing(self, name)
         if type(value) is tuple:
             view = view_of(self, name) if name in MAPS else None
             return Collection(self, name) if view is None else view
@@ -260,7 +260,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             descriptor = getattr(type(self), name, None)
             if isinstance(descriptor, property):
                 return descriptor.__get__(self)  # again, so that its own AttributeError is raised
-            raise self._missing(name)
+            return self[name]
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name in _STATE or name.startswith("__"):
@@ -296,8 +296,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         return name in self._local or name in self._remote
 
     def __iter__(self) -> Iterator[str]:  # type: ignore[override]
-        yield from self._remote
-        yield from (name for name in self._local if name not in self._remote)
+        yield from {**self._remote, **self._local}  # a copy: another thread may load more
 
     def __len__(self) -> int:
         return len(self._remote.keys() | self._local.keys())
@@ -435,7 +434,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             del self[name]
 
     def _changed(self) -> list[str]:
-        return [name for name in self._local if name not in self.primary_key_attributes]
+        return [name for name in tuple(self._local) if name not in self.primary_key_attributes]
 
     def merge(self, entity: Entity, merged: dict[Any, Entity] | None = None) -> list[Change]:
         """Copy the values of *entity* to this one, and return what changed.

@@ -16,7 +16,6 @@ from pydantic import Field
 from aioftrackjobs.errors import (
     EntityError,
     InvalidValueError,
-    NotLoadedError,
     UnserialisableValueError,
 )
 from aioftrackjobs.models._component import Component
@@ -253,9 +252,7 @@ class Job(Entity):
         return [*texts_of(status), *names_of(description)]
 
     def _parsed_data(self) -> dict[str, Any]:
-        if "data" not in self and not self._is_new:
-            raise NotLoadedError(self.entity_type, "data")
-        return parse_job_data(self._current("data"))
+        return parse_job_data(self._current("data") if self._is_new else self["data"])
 
 
 class JobComponent(Entity):

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.errors import NotLoadedError
 from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE
 
@@ -35,6 +36,10 @@ class Owner(Protocol):
         Returns:
             The local value that another task has recorded, which stays; else ``NOT_SET``.
         """
+        ...
+
+    def load_missing(self, entity: Any, name: str) -> None:
+        """Load *name*, which no response has brought yet, if the session does so by itself."""
         ...
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
@@ -140,6 +145,9 @@ class _Gone:
     def record_reset(self, entity: Any, name: str) -> Any:
         return NOT_SET
 
+    def load_missing(self, entity: Any, name: str) -> None:
+        pass
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return ()
 
@@ -207,18 +215,36 @@ def put_local(entity: Stateful, name: str, value: Any) -> None:
     entity._local[name] = value
 
 
+def load_missing(entity: Any, name: str) -> Any:
+    """Return a value that no response has brought yet, if the owner of *entity* loads it.
+
+    Raises:
+        NotLoadedError: It does not.
+        UnknownAttributeError: The type has no such attribute.
+    """
+    error: Exception = entity._missing(name)
+    can_load = isinstance(error, NotLoadedError) and entity._remote and not name.startswith("_")
+    if can_load and entity._owner:
+        entity._owner.load_missing(entity, name)
+        if name in entity:
+            return entity._current(name)
+        error = entity._missing(name)  # the type may be known by now
+    raise error
+
+
 # Changes that the server has applied
 
 
-def settle(entity: Stateful, name: str, value: Any) -> None:
-    """Make *value*, which the server has applied, the remote value of *name*.
+def settle(entity: Stateful, values: Mapping[str, Any]) -> None:
+    """Make *values*, which the server has applied, the remote values of *entity*.
 
-    The local value stays only if it was changed again after *value* was recorded.
+    A local value stays only if it was changed again after its value was recorded.
     """
-    entity._remote[name] = value
-    local = entity._local
-    if name in local and (local[name] is value or same(local[name], value)):
-        del local[name]
+    remote, local = entity._remote, entity._local
+    for name, value in values.items():
+        remote[name] = value
+        if name in local and (local[name] is value or same(local[name], value)):
+            del local[name]
 
 
 def settle_created(entity: Stateful) -> None:
@@ -242,7 +268,7 @@ def settle_late(entity: Stateful, name: str, value: Any) -> None:
     if name in entity._remote:
         forget_local(entity, name, value)
     else:
-        settle(entity, name, value)
+        settle(entity, {name: value})
 
 
 def forget_local(entity: Stateful, name: str, value: Any) -> None:

@@ -73,21 +73,16 @@ Operation: TypeAlias = Create | Update | Delete
 def encode_operation(operation: Operation) -> dict[str, JSONValue]:
     """Return the wire form of *operation*, which contains no NOT_SET, ready for JSON."""
     entity_type, key = operation.target
-    values: Any
-    # No match statement: this runs for each operation of a farm, and isinstance is faster.
-    if isinstance(operation, Update):
-        values = {ENTITY_TYPE: entity_type, **operation.values}
-    elif isinstance(operation, Create):
-        values = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
-    elif isinstance(operation, Delete):
-        values = None
-    else:
-        assert_never(operation)
-    wire: dict[str, JSONValue] = {
+    wire: dict[str, Any] = {
         "action": operation.action,
         "entity_type": entity_type,
         "entity_key": [key[0][1]] if len(key) == 1 else [value for _, value in key],
     }
-    if values is not None:
-        wire["entity_data"] = values
+    # No match statement: this runs for each operation of a farm, and isinstance is faster.
+    if isinstance(operation, Update):
+        wire["entity_data"] = {ENTITY_TYPE: entity_type, **operation.values}
+    elif isinstance(operation, Create):
+        wire["entity_data"] = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
+    elif not isinstance(operation, Delete):
+        assert_never(operation)
     return wire

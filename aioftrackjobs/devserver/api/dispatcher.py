@@ -21,12 +21,11 @@ from aioftrackjobs.devserver.api import (
 )
 from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Completion, Operation, Services
 from aioftrackjobs.devserver.api_errors import (
-    ApiError,
     InvalidCredentialsError,
     UnsupportedOperationError,
     ValidationError,
 )
-from aioftrackjobs.devserver.limits import Clock, Meter, ResponseCap, unlimited
+from aioftrackjobs.devserver.limits import Clock, ResponseCap, unlimited
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.store.database import Connection
 
@@ -115,8 +114,13 @@ class Dispatcher:
             name = operation.get("action")
             if not isinstance(name, str):
                 raise ValidationError("An operation must name its 'action'.")
+            if name in _UNSUPPORTED:
+                raise UnsupportedOperationError(
+                    f"The development server does not support '{name}'."
+                )
             if name not in _ACTIONS:
-                raise _unknown_action(name)
+                # The official Python client searches for this text, with the u (section 1.4).
+                raise ValidationError(f"Invalid action u'{name}'")
 
     def writes(self, operations: Iterable[Operation]) -> bool:
         """Return whether one of *operations*, which :meth:`check` has accepted, writes."""
@@ -149,7 +153,10 @@ class Dispatcher:
         transaction = store.transaction(writes=writes, read=cap.meter(), clock=clock)
         with ExitStack() as kept_files, transaction as entered:
             request = ApiRequest(self._services, entered, caller, completions, cap.meter())
-            _check_user(request, writes=writes)
+            # As clients look up their user next, a real server accepts reads from one that does
+            # not exist (docs/protocol.md, section 1.6).
+            if writes and request.user is None and caller.identity.is_global:
+                raise InvalidCredentialsError
             results = []
             for operation in operations:
                 name = operation["action"]
@@ -162,35 +169,12 @@ class Dispatcher:
                 clock.enter(writes=True)
                 request.batch.join_caller()
                 request.batch.finish()
-            texts = _encoded(results, cap.meter())
+            texts, sent = [], cap.meter()
+            for result in results:
+                texts.append(to_json(result))
+                sent(len(texts[-1]))
             for incoming in request.files_to_place:
                 kept_files.enter_context(incoming.kept())
         for function in request.after_commit:
             function()
         return b"[" + b",".join(texts) + b"]"
-
-
-def _encoded(results: Iterable[Any], sent: Meter) -> list[bytes]:
-    """Return each result as JSON; *sent* counts the bytes, one result after the other."""
-    texts: list[bytes] = []
-    for result in results:
-        texts.append(to_json(result))
-        sent(len(texts[-1]))
-    return texts
-
-
-def _check_user(request: ApiRequest, *, writes: bool) -> None:
-    """Refuse writes with a global key for a user that does not exist.
-
-    A real server accepts reads from such a user, as clients look the user up next (protocol
-    reference, section 1.6).
-    """
-    if writes and request.user is None and request.caller.identity.is_global:
-        raise InvalidCredentialsError
-
-
-def _unknown_action(action: str) -> ApiError:
-    if action in _UNSUPPORTED:
-        return UnsupportedOperationError(f"The development server does not support '{action}'.")
-    # The official Python client searches for this text, with the u (section 1.4).
-    return ValidationError(f"Invalid action u'{action}'")

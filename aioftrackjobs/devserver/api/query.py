@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.entities.loader import Loader, select
+from aioftrackjobs.devserver.entities.loader import load, select
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.compiler import Compiler
@@ -41,9 +41,8 @@ _PLACES = ("context_id", "parent_id", "task_id")
 
 def run_query(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Do a ``query``."""
-    query = _parsed(request.services.limits, operation.get("expression"))
-    if query is None:
-        raise ValidationError("A query needs an 'expression'.")
+    expression = operation.get("expression")
+    query = _parsed(request.services.limits, expression, "A query needs an 'expression'.")
     return {"action": "query", **_found(request, query)}
 
 
@@ -70,15 +69,16 @@ def parsed_early(limits: Limits, operation: Any) -> Any:
     expression = operation.get("expression")
     if not isinstance(expression, str) or len(expression) < _LONG:
         return operation
-    return {**operation, "expression": _parsed(limits, expression)}
+    limits.check_expression(expression)
+    return {**operation, "expression": parse(expression)}
 
 
-def _parsed(limits: Limits, expression: object) -> ast.Query | None:
-    """Return the syntax tree of an expression that may be parsed already; None if it is neither."""
+def _parsed(limits: Limits, expression: object, otherwise: str) -> ast.Query:
+    """Return the syntax tree of an expression that may be parsed already; else an error."""
     if isinstance(expression, ast.Query):
         return expression
     if not isinstance(expression, str):
-        return None
+        raise ValidationError(otherwise)
     limits.check_expression(expression)
     return parse(expression)
 
@@ -89,9 +89,8 @@ def _searched_query(request: ApiRequest, operation: Operation) -> ast.Query:
         raise ValidationError("'entity_type' must be a name.")
     if expression is None and name:
         return ast.Query(request.services.model.type(name).name)
-    query = _parsed(request.services.limits, expression)
-    if query is None:
-        raise ValidationError("A search needs an 'expression' or an 'entity_type'.")
+    needed = "A search needs an 'expression' or an 'entity_type'."
+    query = _parsed(request.services.limits, expression, needed)
     if name and query.entity_type != name:
         raise ValidationError(f"'expression' is about {query.entity_type}, not about {name}.")
     if query.group_by:
@@ -174,7 +173,7 @@ def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     compiler = Compiler(model, transaction.tables, transaction.clock)
     found, more = _page(request, query, compiler.select(query, columns))
     rows = [dict(zip(columns, row, strict=True)) for row in found]
-    Loader(model, transaction).load(selection, rows)
+    load(model, transaction, selection, rows)
     return [request.serializer.entity(selection, row) for row in rows], more
 
 

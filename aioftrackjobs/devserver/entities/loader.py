@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.entities.computed import link_names, read_links, sources_of
+from aioftrackjobs.devserver.entities.computed import add_links, sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.binder import bound_step, cannot_be_cast, no_relation
 from aioftrackjobs.devserver.query.joins import membership_conditions, reached, start_columns
@@ -119,56 +119,45 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
         below.names["value"] = None  # a custom attribute is nothing without it
 
 
-class Loader:
-    """Loads selections, within one transaction."""
+def load(model: Model, transaction: Transaction, selection: Selection, rows: Sequence[Row]) -> None:
+    """Add to *rows* of *selection* their links, and the rows that its relations lead to."""
+    add_links(model, transaction, selection.entity_type, selection.names, rows)
+    for below in selection.related.values():
+        relation = below.relation
+        if relation is None or not relation.resolved:
+            continue
+        starts = start_columns(relation)
+        keys = [tuple(row[start] for start in starts) for row in rows]
+        whole = [key for key in {*keys} if None not in key]
+        found = _fetch(model, transaction, below, relation, whole) if whole else []
+        load(model, transaction, below, [row for _, row in found])
+        by_key = defaultdict[Key, list[Row]](list)
+        for key, row in found:
+            by_key[key].append(row)
+        for key, row in zip(keys, rows, strict=True):
+            row[below.number] = by_key[key]
 
-    def __init__(self, model: Model, transaction: Transaction) -> None:
-        self._model = model
-        self._transaction = transaction
 
-    def load(self, selection: Selection, rows: Sequence[Row]) -> None:
-        """Add to *rows* of *selection* the rows that its relations lead to."""
-        self._add_links(selection, rows)
-        for below in selection.related.values():
-            relation = below.relation
-            if relation is None or not relation.resolved:
-                continue
-            starts = start_columns(relation)
-            keys = [tuple(row[start] for start in starts) for row in rows]
-            found = self._fetch(below, relation, [key for key in {*keys} if None not in key])
-            self.load(below, [row for _, row in found])
-            by_key = defaultdict[Key, list[Row]](list)
-            for key, row in found:
-                by_key[key].append(row)
-            for key, row in zip(keys, rows, strict=True):
-                row[below.number] = by_key[key]
-
-    def _add_links(self, selection: Selection, rows: Sequence[Row]) -> None:
-        names = link_names(self._model, selection.entity_type, selection.names)
-        if names and rows:
-            ids = [row["id"] for row in rows]
-            links = read_links(self._model, self._transaction, selection.entity_type, ids)
-            for row in rows:
-                row |= dict.fromkeys(names, links.get(row["id"]))
-
-    def _fetch(
-        self, selection: Selection, relation: Relation, keys: list[Key]
-    ) -> list[tuple[Key, Row]]:
-        if not keys:
-            return []
-        tables, entity_type = self._transaction.tables, selection.entity_type
-        table = tables[entity_type.root]
-        columns = selection.columns(self._model)
-        starts, source, condition = reached(relation, self._model, tables, table)
-        statement = (
-            sa.select(*starts, *(table.c[name] for name in columns))
-            .select_from(source)
-            .where(condition, *membership_conditions(relation, table, table))
-            .order_by(table.c[ROW])
-        )
-        if not entity_type.shared and entity_type.name != entity_type.root:
-            statement = statement.where(table.c[TYPE].in_(sorted(entity_type.concrete)))
-        wanted = [key[0] if len(key) == 1 else key for key in keys]
-        rows = self._transaction.fetch(statement, keys=to_json(wanted).decode())
-        size = len(starts)
-        return [(tuple(row[:size]), dict(zip(columns, row[size:], strict=True))) for row in rows]
+def _fetch(
+    model: Model,
+    transaction: Transaction,
+    selection: Selection,
+    relation: Relation,
+    keys: list[Key],
+) -> list[tuple[Key, Row]]:
+    tables, entity_type = transaction.tables, selection.entity_type
+    table = tables[entity_type.root]
+    columns = selection.columns(model)
+    starts, source, condition = reached(relation, model, tables, table)
+    statement = (
+        sa.select(*starts, *(table.c[name] for name in columns))
+        .select_from(source)
+        .where(condition, *membership_conditions(relation, table, table))
+        .order_by(table.c[ROW])
+    )
+    if not entity_type.shared and entity_type.name != entity_type.root:
+        statement = statement.where(table.c[TYPE].in_(sorted(entity_type.concrete)))
+    wanted = [key[0] if len(key) == 1 else key for key in keys]
+    rows = transaction.fetch(statement, keys=to_json(wanted).decode())
+    size = len(starts)
+    return [(tuple(row[:size]), dict(zip(columns, row[size:], strict=True))) for row in rows]

@@ -33,18 +33,20 @@ def embed(model: Model, created: Mapping[tuple[str, ...], Created], *, repeats: 
         repeats: Whether a member is sent whole in both places. Otherwise it is whole in the first
             one, and a reference in the other.
     """
-    if not created:
-        return
     joined = {
         relation.target: (name, relation.pairs[0][1])
         for entity_type in model.types.values()
         for name in EMBEDDED_RELATIONS & entity_type.relations.keys()
         if len((relation := entity_type.relations[name]).pairs) == 1
     }
+    members = [key for key, each in created.items() if each.entity_type.name in joined]
+    if not members:
+        return
     order = {key: number for number, key in enumerate(created)}
     sent = {key: set(each.result) for key, each in created.items()}
-    for own, (entity_type, row, result) in created.items():
-        name, column = joined.get(entity_type.name, ("", ""))
+    for own in members:
+        entity_type, row, result = created[own]
+        name, column = joined[entity_type.name]
         key = (row.get(column, ""),)
         if key not in created or name in sent[key]:
             continue

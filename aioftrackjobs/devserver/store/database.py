@@ -100,12 +100,10 @@ class Transaction:
         self.references = store.tables.references
         #: The user who makes the changes.
         self.username = ""
-        self._log = store.log
-        self._connection = store.connection
-        self._driver = store.driver
-        self._read = read
-        self._secret = store.secret
         self.clock = clock
+        self._read = read
+        self._store = store
+        self._driver = store.driver
 
     def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
         """Return all rows of *statement*.
@@ -115,7 +113,7 @@ class Transaction:
         """
         found: list[sa.Row[Any]] = []
         try:
-            with closing(self._connection.execute(statement, parameters)) as result:
+            with closing(self._store.connection.execute(statement, parameters)) as result:
                 for rows in result.partitions(_AT_ONCE):
                     self._read(_size_of(rows))
                     found.extend(rows)
@@ -174,7 +172,7 @@ class Transaction:
 
     def changes(self) -> Iterator[Change]:
         """Yield what was changed since the last call."""
-        return iter(()) if self._log is None else self._log.take()
+        return iter(()) if self._store.log is None else self._store.log.take()
 
     def forget(self, table: str, column: str, highest: int) -> None:
         """Remove the rows whose *column* is *highest* at most."""
@@ -199,7 +197,7 @@ class Transaction:
         return api_key
 
     def _made_key(self, owner: str, salt: str) -> str:
-        made = hmac.digest(self._secret, f"api-key\0{owner}\0{salt}".encode(), "sha256")
+        made = hmac.digest(self._store.secret, f"api-key\0{owner}\0{salt}".encode(), "sha256")
         return urlsafe_b64encode(made[:_KEY_BYTES]).decode()
 
     def key_digests(self) -> list[tuple[str, bytes]]:

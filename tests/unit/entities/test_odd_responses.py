@@ -23,6 +23,8 @@ class IgnoringOwner:
 
     def record_reset(self, entity: Entity, name: str) -> None: ...
 
+    def load_missing(self, entity: Any, name: str) -> None: ...
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return ()
 

@@ -55,6 +55,8 @@ class Book:
         self.heard.append((name, "reset"))
         return NOT_SET
 
+    def load_missing(self, entity: Any, name: str) -> None: ...
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return ()
 

@@ -58,6 +58,8 @@ class Owner:
 
     def record_reset(self, entity: Entity, name: str) -> None: ...
 
+    def load_missing(self, entity: Any, name: str) -> None: ...
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return TASK if entity_type == "Task" else ()
 
