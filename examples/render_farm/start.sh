@@ -27,6 +27,6 @@ for address in "$port" "${FTRACK_SERVER##*:}"; do
 done
 echo "The jobs page is $FTRACK_SERVER (API key: $FTRACK_API_KEY)"
 
-procrastinate --app=shots.app schema --apply >/dev/null
+PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}" procrastinate --app=shots.app schema --apply >/dev/null
 for _ in 1 2; do python3 worker.py & done
 python3 producer.py "$@"
