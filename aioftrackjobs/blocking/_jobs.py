@@ -149,6 +149,7 @@ class RunningJob(Reporter):
     run = blocking(AsyncRunningJob.run)
     finish = directly(AsyncRunningJob.finish)
     fail = directly(AsyncRunningJob.fail)
+    requeue = directly(AsyncRunningJob.requeue)
 
 
 class JobBlock(Block[AsyncRunningJob, RunningJob]):

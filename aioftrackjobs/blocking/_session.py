@@ -264,6 +264,7 @@ class Session(_Recorded):
     rollback = in_loop(AsyncSession.rollback)
     commit = blocking(AsyncSession.commit)
     claim_job = blocking(AsyncSession.claim_job)
+    queue_job = blocking(AsyncSession.queue_job)
     wait_for = blocking(AsyncSession.wait_for)
     stop_job = blocking(AsyncSession.stop_job)
     create_component = blocking(AsyncSession.create_component)
