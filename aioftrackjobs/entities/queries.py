@@ -17,7 +17,7 @@ from aioftrackjobs.errors import (
     NoResultFoundError,
     QueryParameterError,
 )
-from aioftrackjobs.models import Entity
+from aioftrackjobs.models import Entity, rows_html
 from aioftrackjobs.protocol.criteria import Attribute, Condition, checked_condition, order_key
 from aioftrackjobs.protocol.custom_attributes import PROJECTIONS, CustomAttribute
 from aioftrackjobs.protocol.paging import Clauses, PagedExpression, find_clauses, split_paging
@@ -33,6 +33,13 @@ from aioftrackjobs.protocol.values import Reference, key_part
 
 E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Entity)
+
+
+class EntityList(list[E]):
+    """The rows of a query; a list that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        return rows_html(self)
 
 
 class Query(Generic[E]):
@@ -172,7 +179,7 @@ class Query(Generic[E]):
             QueryParameterError: The rows are not entities, because the query has a ``group by``;
                 use :meth:`AsyncSession.call`.
         """
-        reader, rows = await self._reader(), list[E]()
+        reader, rows = await self._reader(), EntityList[E]()
         while page := await reader.page():
             rows += await self._completed(page)
         return rows

@@ -139,11 +139,11 @@ class UnknownEntityTypeError(EntityError):
         self._hint = _suggestion(entity_type, known)
 
     def __str__(self) -> str:
-        return f"the server has no entity type {self.entity_type!r}.{self._hint}"
+        return f"the server has no entity type {_repr(self.entity_type)}.{self._hint}"
 
 
 class InvalidKeyError(EntityError, ValueError):
-    """A primary key has the wrong number of parts, or an empty part.
+    """A primary key has the wrong number of parts, or a part that is empty or no text.
 
     Attributes:
         entity_type: Type of the entity.
@@ -159,7 +159,7 @@ class InvalidKeyError(EntityError, ValueError):
 
     def __str__(self) -> str:
         names = ", ".join(self.attributes)
-        return f"the key of {self.entity_type} is ({names}), not {self.given!r}"
+        return f"the key of {self.entity_type} is ({names}), not {_repr(self.given)}"
 
 
 class InvalidValueError(_AttributeError, ValueError):
@@ -217,6 +217,14 @@ class UnserialisableValueError(EntityError, TypeError):
 
     def __str__(self) -> str:
         return f"{self.path}: a value of type {self.type_name} cannot be sent to ftrack"
+
+
+def _repr(value: object) -> str:
+    """Return the repr of *value*, or its type if its own method raises an error."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - of any class
+        return f"a value of type {type(value).__name__}"
 
 
 def _is_short(value: object) -> bool:

@@ -38,7 +38,7 @@ from aioftrackjobs.jobs.data import (
     simplified,
 )
 from aioftrackjobs.jobs.keys import is_left_to_engine
-from aioftrackjobs.jobs.late_creation import CREATE_FOR, create_ended_job
+from aioftrackjobs.jobs.late_creation import CREATE_FOR, create_ended_job, log_in
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
@@ -278,7 +278,7 @@ class JournalReplay:
             owner = report[CREATE_FOR]
             user = owner if isinstance(owner, str) else None
             try:
-                await create_ended_job(self._entities, entry.id, user, *final)
+                await create_ended_job(self._entities, entry.id, user, *final, log_in(report))
             except SessionStateError:
                 raise
             except FtrackJobsError as exc:

@@ -10,6 +10,7 @@ from aioftrackjobs.models._component import (
     SequenceComponent,
 )
 from aioftrackjobs.models._entity import Entity
+from aioftrackjobs.models._html import bar_html, rows_html
 from aioftrackjobs.models._job import (
     Job,
     JobComponent,
@@ -66,6 +67,7 @@ __all__ = [
     "User",
     "adopt",
     "attach",
+    "bar_html",
     "change_locally",
     "current_value",
     "detach",
@@ -80,6 +82,7 @@ __all__ = [
     "put_local",
     "remote_value",
     "require_relation",
+    "rows_html",
     "settle",
     "settle_created",
     "settle_late",

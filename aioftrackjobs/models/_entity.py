@@ -4,8 +4,6 @@ An entity keeps the values of the server (*remote*) and the changes made here (*
 two dictionaries. A read returns the local value, if there is one, else the remote one. A change is
 passed to the entity's owner, the session, which records it in a unit of work. Reading never causes
 I/O: an attribute that no response has brought yet raises :class:`NotLoadedError`.
-
-The fields of a typed model declare which attributes there are, and which values they may have.
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.models._attributes import EntityMeta, require_entity_type
 from aioftrackjobs.models._collection import Collection
+from aioftrackjobs.models._html import entity_html
 from aioftrackjobs.models._mappings import MappedValues, takes_values, unloaded_view, view_of
 from aioftrackjobs.models._state import Change, Owner, attach, load_missing, merge_into
 from aioftrackjobs.models._values import (
@@ -177,9 +176,8 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         Raises:
             InvalidKeyError: A part of the key is missing.
         """
-        known: Reference | None = getattr(self, "_reference", None)
-        if known is not None:
-            return known
+        if (known := getattr(self, "_reference", None)) is not None:
+            return known  # type: ignore[no-any-return]
         key = tuple([(name, self._current(name)) for name in self.primary_key_attributes])
         for _, value in key:
             if not (value and isinstance(value, str)):
@@ -204,12 +202,14 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         return hash(self._identity())
 
     def __repr__(self) -> str:
-        """Return type and key, and what people know the entity by, as far as it is loaded."""
+        """Return type, key, and what people know the entity by, as far as it is loaded."""
         if not hasattr(self, "_local"):
             return f"<{self.entity_type}>"  # pydantic has not finished it, or refused it
         return short_repr(self, self._label())
 
     __str__ = __repr__
+
+    _repr_html_ = entity_html
 
     def _label(self) -> list[str]:
         """Return what people know the entity by: its status and its name, as far as loaded."""

@@ -20,7 +20,7 @@ from aioftrackjobs.jobs.queueing import repeated_kind
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
 from aioftrackjobs.jobs.stopping import StopOn, StopRequest
-from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
+from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus, bar_html
 from aioftrackjobs.session import AsyncSession, jobs_of
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ async def job_context(
             that returns it: it is called when the block is entered, so that a module can decorate
             functions before there is a session.
         job: A Job that exists already, or its id; None to create one. Or the key of the task of an
-            engine, from :func:`job_key`: its Job is taken from whoever ran the task before, or
-            created if there is none, with *user* and *description*.
+            engine, from :func:`job_key`: its Job is taken from the one that ran the task before,
+            or created if there is none, with *user* and *description*.
         user: The user that sees the new Job, or its id or name; the session's own user if None.
         description: The text in the jobs menu.
         data: More values to keep in the Job's ``data``, as a mapping or JSON text.
@@ -191,6 +191,18 @@ class RunningJob(Reporter):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._lifecycle!r}>"
+
+    def _repr_html_(self) -> str:
+        """Return a progress bar, for a notebook."""
+        shown = self._reports.work.shown()
+        text = self._lifecycle.description or shown.message
+        return bar_html(str(self.entity.status), text, shown.fraction)
+
+    def _ipython_display_(self) -> None:
+        """Show a progress bar that moves, for a notebook."""
+        from aioftrackjobs.running.notebook import show_live  # late: few programs are notebooks
+
+        show_live(self._jobs, self._repr_html_, lambda: self.entity.status == "running")
 
     def innermost_active(self) -> RunningJob | None:
         """Return this Job, or the first one around it whose block has not ended; None if all have.
@@ -381,7 +393,7 @@ class RunningJob(Reporter):
         """Let the Job be queued again, because its work is to be tried again.
 
         What was attached stays. An error or a cancellation of the block does not change it: the
-        Job belongs to whoever begins it again, and ends then. See :func:`job_key`.
+        Job belongs to the next one that begins it, and ends then. See :func:`job_key`.
 
         Example: ``job.requeue("attempt 2 of 3 in 4 s")``
 

@@ -22,6 +22,7 @@ from aioftrackjobs import (
     Entity,
     EntityError,
     FtrackJobsError,
+    InvalidKeyError,
     InvalidValueError,
     Job,
     RetryPolicy,
@@ -477,3 +478,19 @@ def test_every_public_function_with_arguments_is_in_the_table() -> None:
                     missing.append(f"{place}({name})")
 
     assert missing == []
+
+
+class _Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def test_keys_that_no_entity_has(session: AsyncSession, tmp_path: Path) -> None:
+    """Blanks, half of a surrogate pair, and what cannot even be shown: each error has a text."""
+    for key in (" ", "\ud800", _Unshowable()):
+        with pytest.raises(InvalidKeyError, match=r"^the key of Job is \(id\), not "):
+            await session.get("Job", key)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="half of a surrogate pair"):
+        await session.download("\ud800", tmp_path / "x")
+    with pytest.raises(ArgumentError, match="half of a surrogate pair"):
+        await session.stop_job("\ud800")
