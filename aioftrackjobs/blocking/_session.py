@@ -260,6 +260,7 @@ class Session(_Recorded):
     schemas = blocking(AsyncSession.schemas)
     current_user = blocking(AsyncSession.current_user)
     custom_attributes = blocking(AsyncSession.custom_attributes)
+    use_models = in_loop(AsyncSession.use_models)
     delete = in_loop(AsyncSession.delete)
     rollback = in_loop(AsyncSession.rollback)
     commit = blocking(AsyncSession.commit)
