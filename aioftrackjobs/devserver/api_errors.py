@@ -26,13 +26,18 @@ class ApiError(FtrackJobsError):
 
     exception, strict_status = "ServerError", 400
 
+    def __init_subclass__(cls, *, exception: str = "", status: int = 0) -> None:
+        # A class without a status of its own is sent as the error that it is derived from.
+        if status:
+            cls.exception, cls.strict_status = exception or cls.__name__, status
+
     def __init__(self, content: str) -> None:
         super().__init__(content)
         self.content = content
         self.status = self.strict_status
 
 
-class ParseError(ApiError):
+class ParseError(ApiError, status=400):
     """A query has a syntax error.
 
     Attributes:
@@ -40,42 +45,30 @@ class ParseError(ApiError):
         column: The same within the line, from 1.
     """
 
-    exception, strict_status = "ParseError", 400
-
     def __init__(self, content: str, line: int, column: int) -> None:
         super().__init__(content)
         self.line = line
         self.column = column
 
 
-class ValidationError(ApiError):
+class ValidationError(ApiError, status=422):
     """A value has the wrong form, or a name does not exist."""
 
-    exception, strict_status = "ValidationError", 422
 
-
-class IntegrityError(ApiError):
+class IntegrityError(ApiError, status=409):
     """A reference names an entity that does not exist."""
 
-    exception, strict_status = "IntegrityError", 409
 
-
-class DuplicateEntryError(ApiError):
+class DuplicateEntryError(ApiError, status=409):
     """There is an entity with this key already."""
 
-    exception, strict_status = "DuplicateEntryError", 409
 
-
-class EntityNotFoundError(ApiError):
+class EntityNotFoundError(ApiError, status=404):
     """The entity or file to work on does not exist."""
 
-    exception, strict_status = "EntityNotFoundError", 404
 
-
-class InvalidCredentialsError(ApiError):
+class InvalidCredentialsError(ApiError, status=401):
     """User and key do not belong together."""
-
-    exception, strict_status = "InvalidCredentialsError", 401
 
     def __init__(self) -> None:
         super().__init__(
@@ -84,16 +77,12 @@ class InvalidCredentialsError(ApiError):
         )
 
 
-class PermissionDeniedError(ApiError):
+class PermissionDeniedError(ApiError, exception="PermissionError", status=403):
     """The caller is authenticated, but not permitted to do this."""
 
-    exception, strict_status = "PermissionError", 403
 
-
-class RequestError(ApiError):
+class RequestError(ApiError, status=400):
     """The request is not valid for this address; it has a 4xx status in any mode."""
-
-    exception, strict_status = "RequestError", 400
 
     def __init__(self, content: str, status: int | None = None) -> None:
         super().__init__(content)
@@ -101,10 +90,8 @@ class RequestError(ApiError):
             self.status = status
 
 
-class TransferError(RequestError):
+class TransferError(RequestError, status=400):
     """An upload or download does not match what was announced."""
-
-    exception, strict_status = "TransferError", 400
 
 
 class MissingPartError(TransferError):
@@ -130,10 +117,8 @@ class DatabaseLockedError(BusyError):
         super().__init__("The database is in use by another program; try again.", 1)
 
 
-class UnsupportedOperationError(ApiError):
+class UnsupportedOperationError(ApiError, status=501):
     """A real server supports this; this one does not."""
-
-    exception, strict_status = "UnsupportedOperationError", 501
 
 
 def unknown_name(

@@ -78,12 +78,7 @@ class Limits:
                 raise ValueError(f"the limit {limit.name!r} must be more than 0, not {value!r}")
 
     def check_batch(self, operations: list[Any]) -> None:
-        """Check the size of a batch.
-
-        Raises:
-            RequestError: If it has too many operations.
-            ValidationError: If an operation has too long a list.
-        """
+        """Check the size of a batch."""
         if len(operations) > self.operations:
             raise RequestError(
                 f"A request takes {self.operations} operations at most, not {len(operations)}.",
@@ -111,11 +106,7 @@ class Limits:
                     )
 
     def check_expression(self, expression: str) -> None:
-        """Check the length of a query.
-
-        Raises:
-            ValidationError: If it is too long.
-        """
+        """Check the length of a query."""
         if len(expression) > self.expression:
             raise ValidationError(
                 f"A query takes {self.expression} characters at most, not {len(expression)}."
@@ -184,11 +175,7 @@ class Clock:
             self._querying_since = monotonic()
 
     def check(self) -> None:
-        """Check the time, where no query runs.
-
-        Raises:
-            Exception: The one given, if the time is over.
-        """
+        """Check the time, where no query runs."""
         if self.is_over():
             raise self.error()
 
@@ -298,10 +285,6 @@ async def read_body(request: Request, largest: int, *, seconds: float, idle: flo
         largest: Bytes that it may have.
         seconds: How long the whole may take.
         idle: How long the next piece may take.
-
-    Raises:
-        RequestError: If it is too big or too slow.
-        ClientDisconnect: If it ends too early.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > largest:

@@ -103,11 +103,7 @@ class Dispatcher:
         self._services = services
 
     def check(self, operations: Iterable[Any]) -> None:
-        """Check that the server supports all *operations*.
-
-        Raises:
-            ApiError: If it does not support one of them.
-        """
+        """Check that the server supports all *operations*."""
         for operation in operations:
             if not isinstance(operation, Mapping):
                 raise ValidationError("An operation must be an object.")
@@ -144,9 +140,6 @@ class Dispatcher:
             cap: How many bytes may be read, and sent.
             clock: How long the queries may take.
             store: Where they are done, if not in the database itself.
-
-        Raises:
-            ApiError: If one of them cannot be done.
         """
         writes = self.writes(operations)
         store = store or self._services.store

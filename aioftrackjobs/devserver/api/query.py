@@ -148,7 +148,6 @@ def _within(
 
 
 def _descendants(request: ApiRequest, context_id: str) -> list[str]:
-    """Return the ids of a context and of all contexts below it."""
     context = request.services.model.types.get("Context")
     table = request.transaction.tables[context.root] if context is not None else None
     if table is None or "parent_id" not in table.c:
@@ -191,7 +190,6 @@ def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
 
 
 def _page(request: ApiRequest, query: ast.Query, statement: sa.Select[Any]) -> tuple[Any, bool]:
-    """Return the rows of the page, and whether there are more after it."""
     found = request.transaction.fetch(statement)
     if query.limit is None or len(found) <= query.limit:
         return found, False

@@ -103,7 +103,6 @@ class UpdateEvents:
         return transaction.read(user.root, {"username": transaction.username})
 
     def _keep(self, transaction: Transaction, entities: list[Event], user: Row | None) -> None:
-        """Add a row of the type Event for each entity, and remove old ones."""
         event_type = self._model.types.get(_EVENT)
         own_id = None if event_type is None else event_type.attributes.get("id")
         if event_type is None or own_id is None or own_id.type != "integer":
@@ -185,7 +184,6 @@ class _Describer:
                 self._add(before, after)
 
     def entities(self) -> list[Event]:
-        """Return a description of each entity, in the order of their changes."""
         return [each for each in self._found.values() if each["keys"] or each["action"] != "update"]
 
     def _key(self, row: Row) -> str:
@@ -210,7 +208,6 @@ class _Describer:
         entity["keys"] = list(entity["changes"])
 
     def _add_value(self, before: Row | None, after: Row | None) -> None:
-        """Add a custom attribute to the description of the entity that has its value."""
         row = after or before
         assert row is not None  # noqa: S101 - a change has one of them
         configuration = self._read(_CONFIGURATION, row.get("configuration_id"))
@@ -260,7 +257,6 @@ class _Describer:
         return chain
 
     def _above(self, entity_type: EntityType, row: Row) -> Row | None:
-        """Return what the entity in *row* belongs to."""
         for name in _UPWARDS:
             attribute = entity_type.attributes.get(name)
             if attribute is None or row[name] is None:

@@ -49,11 +49,7 @@ class ClientConnection:
         return await self._receive() if message is None else message
 
     def close(self) -> None:
-        """Close the connection when everything is sent.
-
-        Raises:
-            RuntimeError: If the server of the application does not support that.
-        """
+        """Close the connection when everything is sent."""
         close: Callable[[], None] | None = self.scope.get("extensions", {}).get(CLOSE)
         if close is None:
             raise RuntimeError(
@@ -74,7 +70,6 @@ class ClientConnection:
 
 
 def _messages(body: bytes) -> Iterator[Message]:
-    """Yield the messages by which *body* arrives."""
     for start in range(0, max(1, len(body)), _BLOCK):
         end = start + _BLOCK
         more = end < len(body)

@@ -56,11 +56,6 @@ class Parts:
         Args:
             announced: The upload.
             parts: The list of numbers and tags that the client sent.
-
-        Raises:
-            ValidationError: If that is not a list of all its parts.
-            MissingPartError: If one of them has not arrived.
-            TransferError: If they do not match what was announced.
         """
         paths = [
             self._path(announced, number, tag)
@@ -140,11 +135,6 @@ def _append(whole: IncomingFile, path: Path) -> None:
 
 
 def _tags(parts: Any, expected: int) -> list[str]:
-    """Return the tags of all parts in order.
-
-    Raises:
-        ValidationError: If *parts* does not name each of *expected* parts once.
-    """
     if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
         raise ValidationError("'parts' must be a list of objects.")
     tags: dict[int, str] = {}

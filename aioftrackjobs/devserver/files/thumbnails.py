@@ -25,10 +25,6 @@ def picture_of(path: Path, size: int, *, keeps_png: bool = False) -> tuple[bytes
 
     It is never larger than the image, and a JPEG; if *keeps_png*, a PNG or an image with
     transparency becomes a PNG.
-
-    Raises:
-        EntityNotFoundError: If the file holds no image, or one that is too big.
-        UnsupportedOperationError: If Pillow is not installed.
     """
     try:  # here, because most servers make no picture
         image, operations = import_module("PIL.Image"), import_module("PIL.ImageOps")

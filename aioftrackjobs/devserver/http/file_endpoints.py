@@ -75,7 +75,6 @@ class FileEndpoints:
         return Response(headers={"ETag": f'"{tag}"'})
 
     def _keep(self, announced: AnnouncedUpload, incoming: IncomingFile) -> str:
-        """Keep the file or part that has arrived, and return its tag."""
         if announced.upload is not None:
             return self._engine.parts.keep(announced, incoming)
         incoming.keep()

@@ -51,7 +51,6 @@ class _JsonErrors(CORSMiddleware):
     """CORS whose errors are JSON objects, as all errors are."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Respond to the preflight request of a browser."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response

@@ -52,7 +52,6 @@ class TrustedMiddleware:
             await error_response(error)(scope, receive, send)
 
     def _untrusted(self, called: str, origin: str | None) -> str | None:
-        """Return why a request is refused; None if it is not."""
         host = _name_of(f"//{called}")
         if not self._is_trusted(host) and not _is_address(host):
             return f"This server is not called '{host}'"

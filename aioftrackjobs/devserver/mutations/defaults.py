@@ -54,11 +54,7 @@ class Defaults:
         self._continue_series(entity_type, row, values)
 
     def check_unique(self, entity_type: EntityType, values: Mapping[str, Any]) -> None:
-        """Check that no other entity has the same value of a unique attribute.
-
-        Raises:
-            DuplicateEntryError: If one has; *values* must have the key too.
-        """
+        """Check that no other entity has the same value of a unique attribute."""
         name = UNIQUE.get(entity_type.name)
         if name is None or values.get(name) is None or name not in entity_type.attributes:
             return

@@ -84,11 +84,7 @@ class Compiler:
         return _paged(statement.order_by(*self._order(query, scope)), query, more=1)
 
     def select_groups(self, query: ast.Query) -> tuple[sa.Select[Any], dict[str, Attribute]]:
-        """Return the statement of a query that groups, and of which attribute its columns are.
-
-        Raises:
-            ValidationError: If it names what it cannot.
-        """
+        """Return the statement of a query that groups, and of which attribute its columns are."""
         scope = self._scope(query)
         groups = Groups(query, lambda path: self._value(path, scope))
         columns = [column.label(name) for name, (_, column) in groups.columns.items()]
@@ -99,7 +95,6 @@ class Compiler:
         return _paged(statement, query, more=1), attributes
 
     def _scope(self, query: ast.Query) -> Scope:
-        """Return the scope of the entities that *query* selects."""
         return Scope(self._model, self._tables, self._model.type(query.entity_type))
 
     def _narrowed(

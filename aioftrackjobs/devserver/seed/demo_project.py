@@ -71,10 +71,6 @@ class SeedContents:
 
         Returns:
             Whether the database was new, without which there are no *parts*.
-
-        Raises:
-            ServerStartError: If an entry of the fixture cannot be loaded.
-            ApiError: If the schemas do not allow the rest; also when the transaction ends.
         """
         is_new = not transaction.key_digests()
         if is_new:
@@ -108,7 +104,6 @@ class SeedContents:
     def _add_users(
         self, model: Model, transaction: Transaction, batch: Batch, api_user: str
     ) -> None:
-        """Add the users that are not in the fixture."""
         users = {api_user: ("", ""), **({} if self.empty else _USERS)}
         for username in (name for name in users if name not in self.fixture.usernames):
             has_users = _add_user(model, transaction, batch, username, *users[username])
@@ -119,7 +114,6 @@ class SeedContents:
 
 
 def _entities(part: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the types and values of the entities of a part."""
     if part == "basics":
         for location in BUILTIN_LOCATIONS:
             yield "Location", {"id": location.id, "name": location.name, "label": location.name}

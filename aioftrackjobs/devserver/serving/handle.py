@@ -163,7 +163,6 @@ def handle_of(url: str, engine: Engine, app: FaultMiddleware) -> ServerHandle:
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* of a response with times decoded."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if not isinstance(value, Mapping):

@@ -106,11 +106,7 @@ class Transaction:
         self._driver = store.driver
 
     def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
-        """Return all rows of *statement*.
-
-        Raises:
-            ValidationError: If the database cannot run it, because it is too big.
-        """
+        """Return all rows of *statement*."""
         found: list[sa.Row[Any]] = []
         try:
             with closing(self._store.connection.execute(statement, parameters)) as result:
@@ -145,11 +141,7 @@ class Transaction:
         return self._driver.execute(sql, tuple(key.values())).fetchone()[0]
 
     def insert(self, table: str, values: Mapping[str, Any]) -> None:
-        """Add a row.
-
-        Raises:
-            DuplicateEntryError: If there is a row with its key.
-        """
+        """Add a row."""
         names, places = '", "'.join(values), ", ".join("?" * len(values))
         try:
             sql = f'INSERT INTO "{table}" ("{names}") VALUES ({places})'
@@ -296,12 +288,6 @@ class Connection:
             writes: Whether it changes anything.
             read: Counts the bytes that its queries find.
             clock: Says when its queries have taken too long.
-
-        Raises:
-            IntegrityError: If at its end a foreign key points at nothing.
-            DatabaseLockedError: If another process writes.
-            BusyError: If the server stops.
-            ApiError: The one of *clock*, if a query takes too long.
         """
         with self._lock:
             self._clock = clock

@@ -126,7 +126,6 @@ def _copy_values(table: str, name: str, key: str, target: str) -> Iterator[str]:
 
 
 def _derived_values(model: Model, columns: Columns) -> Iterator[str]:
-    """Yield the triggers that update sums and flags."""
     summed = {
         (entity_type.root, name, source)
         for entity_type in model.types.values()
