@@ -43,9 +43,10 @@ from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
 from aioftrackjobs.devserver.limits import (
     Clock,
     Limits,
+    Meter,
     NeedsSlotError,
-    ResponseCap,
     SlowQueryError,
+    response_cap,
     slow_among_writes,
 )
 from aioftrackjobs.devserver.options import Options
@@ -261,9 +262,9 @@ class Engine:
                 call.operations, call.caller, {}, self._cap(largest), clock, store
             )
 
-    def _cap(self, largest: int) -> ResponseCap:
+    def _cap(self, largest: int) -> Callable[[], Meter]:
         is_all = largest >= self.limits.response
-        return ResponseCap(largest, self.limits.response_too_big if is_all else NeedsSlotError)
+        return response_cap(largest, self.limits.response_too_big if is_all else NeedsSlotError)
 
     def interrupt(self) -> None:
         """Make what runs end soon; from any thread."""

@@ -203,29 +203,26 @@ class NeedsSlotError(Exception):
     """The response is bigger than one may be that has no slot among the big ones."""
 
 
-class ResponseCap:
-    """The bytes that may be read for a response, and that the response may take.
+def response_cap(size: int, error: Callable[[], Exception]) -> Callable[[], Meter]:
+    """Return what makes the meters of the bytes read for a response, and of the response itself.
 
     Each step has a meter of its own, as each can grow without end: rows where a query has no
     limit, entities where relations lead to the same ones again and again, and the JSON of
     schemas and addresses, which are no rows.
     """
 
-    def __init__(self, size: int, error: Callable[[], Exception]) -> None:
-        self._size = size
-        self._error = error
-
-    def meter(self) -> Meter:
-        """Return a meter for one step."""
-        left = self._size
+    def meter() -> Meter:
+        left = size
 
         def spend(size: int) -> None:
             nonlocal left
             left -= size
             if left < 0:
-                raise self._error()
+                raise error()
 
         return spend
+
+    return meter
 
 
 class BoundedCache(MutableMapping[Any, Any]):

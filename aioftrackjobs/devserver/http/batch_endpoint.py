@@ -22,12 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import ApiError, DatabaseLockedError
 from aioftrackjobs.devserver.engine import Call, Engine
-from aioftrackjobs.devserver.http.backpressure import (
-    BIG_TOTAL,
-    SMALL,
-    DatabaseThread,
-    Slot,
-)
+from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, SMALL, DatabaseThread, Slot
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import batch_error_response, json_response
 from aioftrackjobs.devserver.limits import NeedsSlotError, SlowQueryError
