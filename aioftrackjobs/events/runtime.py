@@ -72,6 +72,7 @@ class HubRuntime:
             self.publisher.source,
             connection.background.surviving,
             self._note_change,
+            None if connection.observer is None else connection.observer.event_received,
         )
         self._link = Link(
             connection,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import anyio
 
@@ -38,6 +38,7 @@ class JobsContext:
         progress: What writes their progress and renews their leases.
         replay: Delivers what the journal keeps.
         creating: Jobs of engines that a task creates or begins now, by their ids.
+        observer: What watches the session; None for nothing.
     """
 
     def __init__(self, entities: EntityContext, *, lease: float) -> None:
@@ -47,6 +48,7 @@ class JobsContext:
         self.journal = connection.journal
         self.server = connection.server_status
         self.retry = connection.retry
+        self.observer = connection.observer
         self.send_within = connection.timings.data_send_limit
         self.reader = JobReader(entities)
         self.events = JobEvents(self._wake)
@@ -82,6 +84,13 @@ class JobsContext:
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed."""
         self.entities.connection.require_open()
+
+    def environment(self, given: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Return the variables that a command gets: *given*, and what continues the trace."""
+        if self.observer is None or (given is not None and not isinstance(given, Mapping)):
+            return given
+        found = {name.upper(): value for name, value in self.observer.carrier().items()}
+        return {**found, **(given or {})}
 
     @property
     def api_key(self) -> Secret[str]:
