@@ -124,15 +124,7 @@ class UnsupportedOperationError(ApiError, status=501):
 def unknown_name(
     kind: str, name: str, known: Iterable[str], *, of: str = "", otherwise: str = ""
 ) -> ValidationError:
-    """Return the error for a name that does not exist, with the nearest one that does.
-
-    Args:
-        kind: What the name names, such as ``attribute``.
-        name: The name.
-        known: Names that exist.
-        of: The owner of the names, such as an entity type.
-        otherwise: The hint if no name is near.
-    """
+    """Return the error for a name that does not exist; the hint is *otherwise* if none is near."""
     by_lower = {each.lower(): each for each in known}
     match = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     hint = f", did you mean '{by_lower[match[0]]}'?" if match else f". {otherwise}".rstrip()

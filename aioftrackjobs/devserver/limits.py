@@ -275,14 +275,7 @@ def unmetered(_: int) -> None:
 
 
 async def read_body(request: Request, largest: int, *, seconds: float, idle: float) -> bytes:
-    """Return the whole body of *request*.
-
-    Args:
-        request: The request.
-        largest: Bytes that it may have.
-        seconds: How long the whole may take.
-        idle: How long the next piece may take.
-    """
+    """Return the whole body, of *largest* bytes, in *seconds*, its next piece in *idle* seconds."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > largest:
         raise _too_big(largest)

@@ -106,16 +106,7 @@ class Dispatcher:
         clock: Clock = unlimited,
         store: Connection | None = None,
     ) -> bytes:
-        """Return the results of *operations* as JSON; either all of them are done or none.
-
-        Args:
-            operations: Operations that :meth:`check` has accepted.
-            caller: The sender.
-            completions: The uploads in parts that they complete, by upload id.
-            meter: Makes the meters of the bytes that may be read, and sent.
-            clock: How long the queries may take.
-            store: Where they are done, if not in the database itself.
-        """
+        """Return the results of *operations* as JSON; either all of them are done or none."""
         writes = self.writes(operations)
         store = store or self._services.store
         transaction = store.transaction(writes=writes, read=meter(), clock=clock)

@@ -159,7 +159,6 @@ def _descendants(request: ApiRequest, context_id: str) -> list[str]:
 
 
 def _found(request: ApiRequest, query: ast.Query) -> dict[str, Any]:
-    """Return one page, and the offset of the next one."""
     rows, more = _groups(request, query) if query.group_by else _entities(request, query)
     next_offset = (query.offset or 0) + len(rows) if more else None
     return {"data": rows, "metadata": {"next": {"offset": next_offset}}}

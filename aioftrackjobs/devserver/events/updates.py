@@ -36,6 +36,8 @@ _KEPT: Final = 50_000
 _SHARE: Final = 0.8
 
 Row = Mapping[str, Any]
+#: Attributes, each with its column.
+Columns = list[tuple[str, str]]
 
 
 class UpdateEvents:
@@ -46,13 +48,13 @@ class UpdateEvents:
         self._hub = hub
         self._largest = int(largest * _SHARE)
         self._hub_id = uuid4().hex
-        self._names = Names()
+        self._columns: dict[str, Columns] = {}
 
     def collect(self, transaction: Transaction, changes: list[Change]) -> Callable[[], None] | None:
         """Return what publishes the events about *transaction* once it is committed."""
         if not changes:
             return None
-        entities = _Describer(self._model, self._names, transaction, changes).entities()
+        entities = _Describer(self._model, self._columns, transaction, changes).entities()
         if not entities:
             return None
         user = self._user(transaction)
@@ -133,36 +135,27 @@ def _is_same(one: Any, other: Any) -> bool:
     return type(one) is float and type(other) is float and isclose(one, other, rel_tol=1e-12)
 
 
-class Names:
-    """What entity types and attributes are called in events: the names of database columns."""
-
-    def __init__(self) -> None:
-        self._columns: dict[str, list[tuple[str, str]]] = {}
-
-    def columns(self, entity_type: EntityType) -> list[tuple[str, str]]:
-        """Return the attributes of a type but its key, each with its column."""
-        known = self._columns.get(entity_type.name)
-        if known is None:
-            properties = entity_type.document["properties"]
-            known = self._columns[entity_type.name] = [
-                (
-                    name,
-                    alias if isinstance(alias := properties[name].get("alias_for"), str) else name,
-                )
-                for name, attribute in entity_type.attributes.items()
-                if name in properties and name not in entity_type.primary_key
-            ]
-        return known
+def _columns(entity_type: EntityType) -> Iterator[tuple[str, str]]:
+    """Yield the attributes of a type but its key, each with its column, its name in events."""
+    properties = entity_type.document["properties"]
+    for name in entity_type.attributes:
+        if name in properties and name not in entity_type.primary_key:
+            alias = properties[name].get("alias_for")
+            yield name, alias if isinstance(alias, str) else name
 
 
 class _Describer:
     """Describes the entities that one transaction has changed."""
 
     def __init__(
-        self, model: Model, names: Names, transaction: Transaction, changes: list[Change]
+        self,
+        model: Model,
+        columns: dict[str, Columns],
+        transaction: Transaction,
+        changes: list[Change],
     ) -> None:
         self._model = model
-        self._names = names
+        self._columns = columns
         self._transaction = transaction
         self._found: dict[tuple[str, str], Event] = {}
         #: Rows by root type and id; those that were deleted are parents of others.
@@ -194,7 +187,9 @@ class _Describer:
         assert row is not None  # noqa: S101 - a change has one of them
         entity_type = self._model.types[row[TYPE]]
         changes = {}
-        for name, column in self._names.columns(entity_type):
+        if entity_type.name not in self._columns:
+            self._columns[entity_type.name] = list(_columns(entity_type))
+        for name, column in self._columns[entity_type.name]:
             old, new = (each and each.get(name) for each in (before, after))
             if old != new and not _is_same(old, new):
                 if entity_type.attributes[name].type == "boolean":

@@ -132,7 +132,6 @@ class Fault:
 
 
 def _bounded(default: float, least: float, less_than: float = math.inf) -> Any:
-    """Return a setting that has to be *least* or more, and *less_than* a limit."""
     return field(default=default, metadata={"bounds": (least, less_than)})
 
 

@@ -262,7 +262,6 @@ async def _truncate(app: ASGIApp, connection: ClientConnection, kept: float) -> 
 async def _throttle(
     app: ASGIApp, connection: ClientConnection, connections: Connections, rate: float
 ) -> None:
-    """Pass the request on, and its bodies slowly, until its client has disconnected."""
     is_over = False
 
     async def wait_for(size: int) -> None:

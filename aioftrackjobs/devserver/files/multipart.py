@@ -51,12 +51,7 @@ class Parts:
         return tag
 
     def assemble(self, announced: AnnouncedUpload, parts: Any) -> IncomingFile:
-        """Return the whole file, for the caller to keep or discard; the parts stay.
-
-        Args:
-            announced: The upload.
-            parts: The list of numbers and tags that the client sent.
-        """
+        """Return the whole file, for the caller to keep or discard; the parts stay."""
         paths = [
             self._path(announced, number, tag)
             for number, tag in enumerate(_tags(parts, announced.number), 1)

@@ -236,7 +236,6 @@ class Batch:
         self._touched[entity_type.root, *key] = row
 
     def _invalidate_rows(self) -> None:
-        """Have all rows read again, as cascades may have changed or deleted them."""
         self._has_cascaded = True
         self._touched = dict.fromkeys(self._touched)
 

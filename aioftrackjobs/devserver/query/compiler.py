@@ -140,7 +140,6 @@ class Compiler:
                 return self._test_of_value(expression, scope)
 
     def _test_of_value(self, test: ast.Comparison | ast.Membership, scope: Scope) -> Condition:
-        """Return the condition that the value at the end of the path of *test* passes it."""
         self._count(_RELATION * (len(test.path) - 1))
         bound = bound_value(self._model, scope.entity_type, test.path)
 

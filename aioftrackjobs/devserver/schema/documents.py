@@ -135,7 +135,6 @@ def _key_problems(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _json_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield whether it is not JSON: the whole document is sent to clients."""
     try:
         json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -117,7 +117,6 @@ def _known_users() -> dict[str, dict[str, Any]]:
 
 
 def _add_user(model: Model, transaction: Transaction, batch: Batch, username: str) -> bool:
-    """Add an active user unless there is one; return whether the schemas have such users."""
     user = user_type(model)
     if user is None:
         return False

@@ -102,7 +102,6 @@ class UvicornServer(uvicorn.Server):
 
 
 async def _ended(state: ServerState, seconds: float) -> bool:
-    """Wait for the end of all requests and connections; return whether they end in time."""
     with anyio.move_on_after(seconds):
         # uvicorn removes what has ended from both sets, and signals nothing.
         while state.connections or state.tasks:  # noqa: ASYNC110

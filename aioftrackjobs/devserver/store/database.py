@@ -80,7 +80,6 @@ def key_digest(api_key: str) -> bytes:
 
 
 def _make_private(database: Path) -> None:
-    """Let the file be read by its owner only, as it has secrets; SQLite's other files follow it."""
     os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
     for path in (database, *(database.with_name(database.name + end) for end in _SIDE_FILES)):
         with suppress(OSError):  # it is not there, or belongs to another user
@@ -214,7 +213,6 @@ class Transaction:
 
 
 def _where(key: Iterable[str]) -> str:
-    """Return SQL for the rows that have the values of *key*, which are parameters."""
     return "".join(
         f' {"AND" if number else "WHERE"} "{name}" = ?' for number, name in enumerate(key)
     )
