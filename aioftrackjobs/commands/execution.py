@@ -36,6 +36,8 @@ _STDOUT, _STDERR = 1, 2
 class CommandResult:
     """How a command ended.
 
+    Example: ``result = await run_command(session, ["ls"]); print(result.exit_code)``
+
     Attributes:
         exit_code: As a shell reports it: 128 plus its number after a signal, 127 if there is no
             such command, 126 if it cannot be executed.

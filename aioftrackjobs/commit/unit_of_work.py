@@ -68,6 +68,8 @@ _operation_of = attrgetter("operation")
 class UnitOfWork:
     """Recorded changes that are committed, or rolled back, together.
 
+    Example: ``async with session.unit_of_work() as unit: print(unit.recorded_operations)``
+
     Args:
         context: The entities of the session.
         dispatcher: Sends the commits.

@@ -201,6 +201,8 @@ class Reporter:
 class Stage(Reporter):
     """A stage of a Job's work: see :meth:`RunningJob.stage`.
 
+    Example: ``async with job.stage("encode", weight=3): await encode()``
+
     A block that is left by an exception leaves the stage as far as it came. One that is entered
     again inside of itself, or by several tasks, ends when it is left for the last time.
     """

@@ -25,6 +25,8 @@ _ORDER = re.compile(r"(?i)(\S+)(?:\s+(?:asc|ascending|desc|descending))?")
 class Condition:
     """What rows have to meet: a comparison, or several, joined by ``&``, ``|`` and ``~``.
 
+    Example: ``session.query(Job).where((Job.status == "done") | (Job.status == "failed"))``
+
     Python's ``and``, ``or`` and ``not`` cannot be given another meaning; they raise a TypeError
     that says what to write.
 
