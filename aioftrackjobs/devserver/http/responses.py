@@ -48,12 +48,11 @@ class _JsonErrors(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
-        reason = bytes(response.body).decode()
-        error = api_errors.RequestError(f"{reason}.", status=response.status_code)
+        error = api_errors.RequestError(f"{bytes(response.body).decode()}.")
         kept = {key: value for key, value in response.headers.items() if key not in _BODY_HEADERS}
-        refused = error_response(error)
-        refused.headers.update(kept)
-        return refused
+        return Response(
+            to_json(api_errors.error_body(error)), response.status_code, kept, "application/json"
+        )
 
 
 #: For all pages that :mod:`aioftrackjobs.devserver.http.trusted` lets through.
