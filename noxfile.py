@@ -11,7 +11,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "virtualenv"
 
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 CODE = ["aioftrackjobs", "tests", "examples", "docs", "noxfile.py"]
 
 
@@ -99,11 +99,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types: mypy in strict mode, pyright on what users write."""
+    """Check types: mypy in strict mode, pyright on what users write and on what they import."""
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
     session.run("python", "tests/typing/check_models.py")
+    session.run("python", "tests/typing/completeness.py")
 
 
 @nox.session

@@ -78,7 +78,12 @@ if TYPE_CHECKING:
     from aioftrackjobs.protocol.operations import Create, Delete, Update
     from aioftrackjobs.running.command_jobs import run_command
     from aioftrackjobs.running.recovery import RecoveredJob, Recovery, Verdict, recover
-    from aioftrackjobs.running.running_job import RunningJob, current_job, job_context
+    from aioftrackjobs.running.running_job import (
+        JobLogFilter,
+        RunningJob,
+        current_job,
+        job_context,
+    )
     from aioftrackjobs.running.signals import shutdown_on_signals
     from aioftrackjobs.session import AsyncSession
 
@@ -115,6 +120,7 @@ __all__ = [
     "JobComponent",
     "JobDeletedError",
     "JobKey",
+    "JobLogFilter",
     "JobOwnedError",
     "JobState",
     "JobStatus",
@@ -193,6 +199,7 @@ _MODULES = {
     "Update": "protocol.operations",
     "User": "models",
     "Verdict": "running.recovery",
+    "JobLogFilter": "running.running_job",
     "current_job": "running.running_job",
     "job_context": "running.running_job",
     "job_key": "jobs.keys",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
@@ -54,6 +54,7 @@ from aioftrackjobs.transport import HttpClient, Transport, is_client
 if TYPE_CHECKING:
     from aioftrackjobs.connection.health import Health
     from aioftrackjobs.events.hub import EventHub
+    from aioftrackjobs.telemetry import Observer, SafeObserver
 
 E = TypeVar("E", bound=Entity)
 
@@ -74,6 +75,13 @@ def context_of(session: AsyncSession) -> EntityContext:
 def jobs_of(session: AsyncSession) -> JobsContext:
     """Return what the Jobs of *session* share, for other modules of this package."""
     return session._jobs
+
+
+def _safe(observer: object) -> SafeObserver:
+    from aioftrackjobs.telemetry import Observer, SafeObserver  # late: few sessions have one
+
+    require(isinstance(observer, Observer), "observer", "an Observer", observer)
+    return SafeObserver(cast("Observer", observer))
 
 
 class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
@@ -105,6 +113,7 @@ class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
         lease: Seconds after which a running Job counts as lost if its process does not renew the
             lease, which it does three times in this period. 0 for no leases.
         transfers: Number of uploads and downloads at the same time; others wait.
+        observer: Sees what the session does, for traces and metrics: see docs/telemetry.md.
         timings: Internal waiting times, for tests of this package.
         transport: Sends the requests in place of a client, for tests of this package.
 
@@ -130,6 +139,7 @@ class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
         journal: str | os.PathLike[str] | None = None,
         lease: float = LEASE_SECONDS,
         transfers: int = 8,
+        observer: Observer | None = None,
         timings: Timings = DEFAULT_TIMINGS,
         transport: Transport | None = None,
     ) -> None:
@@ -154,6 +164,7 @@ class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
             transfers=transfers,
             timings=timings,
             transport=transport,
+            observer=None if observer is None else _safe(observer),
         )
         self._context = self._context_type(self._connection)
         self._jobs = JobsContext(self._context, lease=lease)
@@ -191,13 +202,19 @@ class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
         mark_coroutine_functions(AsyncSession.commit)
+        if self._connection.observer is not None:
+            self._connection.observer.session_opened(self)
         if self._connection.journal.state != "off":
             self._jobs.replay.wake()  # delivers what earlier processes have left in the journal
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         self._context.tasks.close(by_error=kind is not None)
-        await self._connection.__aexit__(kind, *rest)
+        try:
+            await self._connection.__aexit__(kind, *rest)
+        finally:
+            if self._connection.observer is not None:
+                self._connection.observer.session_closed(self)
 
     @property
     def server_url(self) -> str:

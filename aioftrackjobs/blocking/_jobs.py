@@ -12,6 +12,7 @@ from aioftrackjobs.blocking._loop import call, check_interruption
 from aioftrackjobs.blocking._mirror import (
     Block,
     Rows,
+    begun_here,
     blocking,
     blocking_text,
     directly,
@@ -145,7 +146,7 @@ class RunningJob(Reporter):
     def description(self, text: str | None) -> None:
         self._job.description = text
 
-    attach = blocking(AsyncRunningJob.attach)
+    attach = begun_here(AsyncRunningJob.attach)
     run = blocking(AsyncRunningJob.run)
     finish = directly(AsyncRunningJob.finish)
     fail = directly(AsyncRunningJob.fail)

@@ -34,8 +34,9 @@ T = TypeVar("T")
 
 logger = SafeLogger(__name__)
 
-#: Seconds for which a fork waits until the event loop holds no lock, and holds up the loop.
-_LONGEST_PAUSE = 1.0
+#: Seconds for which a fork waits until the event loop holds no lock and imports no module, and for
+#: which it holds up the loop.
+_LONGEST_PAUSE = 10.0
 
 #: Seconds for the thread to end after its sessions are closed.
 _LONGEST_END = 2.0

@@ -47,6 +47,13 @@ def blocking(
     return cast("Method[P, T]", _mirrored(method, call))
 
 
+def begun_here(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Method[P, T]:
+    """Do as :func:`blocking` for a *method* that looks at its caller's stack when it is called."""
+    return cast("Method[P, T]", _mirrored(method, _call_begun_here))
+
+
 def in_loop(method: Callable[Concatenate[Any, P], T]) -> Method[P, T]:
     """Return a method that calls *method* of the target in the event loop."""
     return cast("Method[P, T]", _mirrored(method, call))
@@ -96,6 +103,15 @@ def blocking_text(text: str | None) -> str | None:
 
 def _call_here(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
+
+
+def _call_begun_here(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    coroutine = function(*args, **kwargs)
+    try:
+        return call(lambda: coroutine)
+    except SessionStateError:
+        coroutine.close()  # it may not have begun
+        raise
 
 
 class Rows(Iterator[T]):

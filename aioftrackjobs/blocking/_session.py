@@ -145,6 +145,7 @@ class Session(_Recorded):
             "transport": transport,
         }
         self._session: AsyncSession = _AsyncSession(server_url, api_key, api_user, **self._options)
+        self._process: int | None = None  # the latest one in which it was opened
         self._loop: LoopThread | None = None  # in which it is open
         self.is_closed = False
 
@@ -161,14 +162,17 @@ class Session(_Recorded):
         if self._loop is not loop:
             with loop.opening:
                 if self._loop is not loop:
-                    session = self._session if self._loop is None else self._after_fork()
-                    Context().run(call, session.open)  # what it starts outlives the caller
-                    loop.sessions.add(session)
-                    self._session, self._loop = session, loop
+                    if self._process is not None:
+                        self._session = self._made_again()
+                    self._process = os.getpid()  # before it is opened: another thread may fork
+                    Context().run(call, self._session.open)  # what it starts outlives the caller
+                    loop.sessions.add(self._session)
+                    self._loop = loop
         return self._session
 
-    def _after_fork(self) -> AsyncSession:
-        if self._options["client"] is not None or self._options["transport"] is not None:
+    def _made_again(self) -> AsyncSession:
+        has_client = self._options["client"] is not None or self._options["transport"] is not None
+        if has_client and self._process != os.getpid():
             raise SessionStateError(
                 "this session has an HTTP client of the process that opened it; in a forked "
                 "process, open a session with another one"

@@ -26,7 +26,7 @@ from aioftrackjobs.cli.job_commands import commands
 _INTERRUPTED = 130
 _MIB = 1024 * 1024
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Run commands as ftrack Jobs, look at Jobs, and run an ftrack server on this machine.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,9 +1,8 @@
 """A request that waits for its end: a commit, or a call of another kind.
 
-A commit has three possible ends. *Applied*: the server did all of it. *Not applied*: the server
-refused it, or never received it, so that the caller may commit again. *Unknown*: it was sent, and
-neither a response nor a query shows what the server did. Between its submission and its end a
-request is in one of these states::
+A commit has three ends. *Applied*: the server did all of it. *Not applied*: the server refused it,
+or never received it. *Unknown*: it was sent, and neither a response nor a query shows what the
+server did. Between its submission and its end a request is in one of these states::
 
     submit
       |
@@ -29,18 +28,17 @@ The attributes that show the state:
 
 - HELD: ``waits_for`` is above 0. Requests about one entity keep their order (:class:`EntityOrder`).
 - QUEUED: ``is_queued``. It waits in the :class:`SendQueue` for a worker.
-- TAKEN: neither ``is_queued`` nor ``is_sent``. A worker has it: it waits for others to share its
-  request, asks a question that has to come first, connects, or pauses between two attempts.
+- TAKEN: neither ``is_queued`` nor ``is_sent``. A worker has it, and waits for others to share its
+  request, asks a question first, connects, or pauses between two attempts.
 - SENT: ``is_sent``. The server may have received it, so that it cannot be withdrawn any more. With
   a client of the caller's that does not report when a request leaves, this begins earlier.
-- UNCERTAIN: ``uncertain_because`` is set, and ``is_sent`` stays true until the end. Before each
-  further attempt the server is asked what it has done (:class:`Reconciler`).
+- UNCERTAIN: ``uncertain_because`` is set; ``is_sent`` stays true. Before each further attempt the
+  server is asked what it has done (:class:`Reconciler`).
 - The ends: ``outcome`` is set. It is set once, and never changes.
 
 A caller that is cancelled withdraws its request only before it is SENT, and the worker is free at
-once (:class:`Withdrawal`). After that, the request goes on to its end without the caller, and its
-``settle`` callback updates the unit of work; only if the attempt turns out not to have left, or the
-server was busy, it is withdrawn then.
+once (:class:`Withdrawal`). After that, the request goes on without the caller, and its ``settle``
+callback updates the unit of work; if the attempt has not left, it is withdrawn then.
 
 A request with ``send_within`` has one attempt, and ends as NOT APPLIED or UNKNOWN where others
 would be sent again. Its values are made from what was read right before, as the ``data`` of a Job
@@ -168,8 +166,7 @@ class Manner(TypedDict, total=False):
 class PendingRequest:
     """A commit, or a call of another kind; the states are described at the top of this module.
 
-    A render farm makes one for each change of each Job. Therefore the defaults, which most of them
-    keep, are attributes of the class.
+    A render farm makes many. So the defaults, which most of them keep, are attributes of the class.
 
     Attributes:
         operations: The operations of a commit; none for another call.
@@ -204,6 +201,7 @@ class PendingRequest:
             not known.
         last_error: Why the latest attempt to send it failed.
         outcome: Its end; None before.
+        observed: What an observer sees of it; None without an observer.
         owner: What it was submitted to.
     """
 
@@ -234,13 +232,15 @@ class PendingRequest:
     free_keys: Set[Reference] | None = None
     last_error: FtrackJobsError | None = None
     outcome: Outcome | None = None
+    observed: object = None
     owner: RequestOwner
     _body: bytes | None = None
     _results: dict[int, Any] | None = None  # of operations that are known to be done, by index
     _waiters: Sequence[Waiter] = ()
 
     def __init__(self, count: int) -> None:
-        self.count = self.count_left = count
+        self.count: int = count
+        self.count_left: int = count
 
     @classmethod
     def of_commit(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio.lowlevel
 
@@ -35,6 +36,9 @@ from aioftrackjobs.transport import (
 )
 from aioftrackjobs.transport.limits import TransferLimiter
 
+if TYPE_CHECKING:
+    from aioftrackjobs.telemetry import SafeObserver
+
 logger = SafeLogger(__name__)
 
 _LOOP_ENDED = (
@@ -61,6 +65,7 @@ class Connection:
         transfers: Uploads and downloads in progress at once.
         timings: Times that tests shorten.
         transport: Sends the requests in place of a client; not to be closed.
+        observer: What watches the session.
 
     Attributes:
         background: Runs what must survive the caller's cancellation.
@@ -68,6 +73,7 @@ class Connection:
         dispatcher: Sends API calls.
         api: Makes the API calls of the dispatcher; there is none before the connection is opened.
         journal: What this host has not yet reported.
+        observer: What watches the session; None for nothing.
         transfer_limiter: Limits the uploads and downloads that run at the same time.
         closing_grace: Seconds that closing waits for requests in progress.
         is_closing: Whether closing has begun, so that calls of users are refused.
@@ -92,19 +98,29 @@ class Connection:
         transfers: int = 8,
         timings: Timings = DEFAULT_TIMINGS,
         transport: Transport | None = None,
+        observer: SafeObserver | None = None,
     ) -> None:
         self.credentials = credentials
         self.retry = retry
+        self.observer = observer
         self.timings = timings
-        self.closing_grace = timings.closing_grace
+        self.closing_grace: float = timings.closing_grace
         self._timeout = timeout
         self._given_client = client
         self._given_transport = transport
         self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
-        self.background = BackgroundTasks(self._clean_up, self.redact)
-        self.server_status = ServerStatus(expedited_pause=timings.expedited_pause)
-        self.dispatcher = Dispatcher(
+        self.background: BackgroundTasks = BackgroundTasks(self._clean_up, self.redact)
+        self.server_status: ServerStatus = ServerStatus(expedited_pause=timings.expedited_pause)
+        make_dispatcher: Callable[..., Dispatcher] = Dispatcher
+        self._make_api: Callable[..., ApiClient] = ApiClient
+        if observer is not None:
+            from aioftrackjobs.commit.observed import ObservedApiClient, ObservedDispatcher
+
+            shown = observer, credentials.server_url
+            make_dispatcher = partial(ObservedDispatcher, *shown)
+            self._make_api = partial(ObservedApiClient, *shown)
+        self.dispatcher: ObservedDispatcher | Dispatcher = make_dispatcher(
             self.background,
             retry=retry,
             pauses=self.server_status.pauses,
@@ -112,18 +128,19 @@ class Connection:
             timeout=timeout,
             timings=timings,
         )
-        self.journal = Journal(
+        self.journal: Journal = Journal(
             journal,
             server_url=credentials.server_url,
             api_user=credentials.api_user,
             timings=timings,
+            note_change=None if observer is None else observer.journal_changed,
         )
-        self.transfer_limiter = TransferLimiter(transfers)
+        self.transfer_limiter: TransferLimiter = TransferLimiter(transfers)
         self._transport: Transport | None = None  # while it is open
         self._reserved: Transport | None = None  # for urgent requests
         self._transfers = transfers
         self._closing = False
-        self.is_closing = False
+        self.is_closing: bool = False
         self.end_jobs: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
         self.start_events: Callable[[], None] = lambda: None
         self.end_events: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
@@ -160,7 +177,7 @@ class Connection:
             bounds = replace(bounds, seconds=self.timings.reserved_limit)
             reserved = HttpxTransport(self._given_client, secrets=(key,), bounds=bounds)
         self.api, reserved_api = (
-            ApiClient(
+            self._make_api(
                 each,
                 url=api_url,
                 headers=self._headers(key),

@@ -16,7 +16,7 @@ from aioftrackjobs.events.subscriptions import Subscription, SubscriptionIndex
 from aioftrackjobs.protocol import events, socketio
 from aioftrackjobs.protocol.changes import NO_NAMES, EntityNames
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Ids of events that are remembered, so that an event that comes twice is delivered once.
 _REMEMBERED = 10_000
@@ -30,6 +30,7 @@ class Router:
         source: Describes the hub as a publisher.
         surviving: Guards the delivery of one event.
         note_change: Called when the server has accepted or refused a subscription.
+        observe: Called with the topic of each event.
 
     Attributes:
         subscriptions: Those that exist.
@@ -45,18 +46,19 @@ class Router:
         source: Mapping[str, Any],
         surviving: Callable[[str], Surviving],
         note_change: Callable[[], None],
+        observe: Callable[[str], object] | None = None,
     ) -> None:
         self._outbox = outbox
         self._source = source
         self._guard = surviving("the delivery of an event")
-        self._note_change = note_change
+        self._note_change, self._observe = note_change, observe
         self._seen: dict[str, None] = {}
         self._unmade: set[Subscription] = set()  # those that the server has not accepted or refused
-        self.subscriptions = SubscriptionIndex()
+        self.subscriptions: SubscriptionIndex = SubscriptionIndex()
         self.names: EntityNames = NO_NAMES
         self.send: Callable[[str], None] | None = None
-        self.received = 0
-        self.repeated = 0
+        self.received: int = 0
+        self.repeated: int = 0
 
     # To the server
 
@@ -148,6 +150,8 @@ class Router:
             logger.debug("a frame with no event is ignored: %s", data[:200])
             return
         self.received += 1
+        if self._observe is not None:
+            self._observe(str(payload["topic"]))
         if self._is_repeated(payload.get("id")):
             self.repeated += 1
         else:

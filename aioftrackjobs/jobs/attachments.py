@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from aioftrackjobs.transfers.control import ProgressCallback
     from aioftrackjobs.transfers.upload import Links
 
-logger = SafeLogger(__name__)
-
-#: The name of the file that holds a traceback.
-_TRACEBACK_NAME = "traceback.txt"
+logger: SafeLogger = SafeLogger(__name__)
 
 #: The attachment that users cannot download in the web interface.
 _SECOND = 2
@@ -171,34 +168,46 @@ class Attachments:
                 logger.debug("%r: its attachments were not counted: %s", job, exc)
         return len(found)
 
-    async def add_traceback(self, job: Job, error: Exception) -> None:
-        """Attach the traceback of *error*, with causes, groups and notes, as a text file.
+    async def add_report(self, job: Job, error: Exception | None, log: str = "") -> None:
+        """Attach *log* and the traceback of *error*, with causes, groups and notes, as a text file.
 
-        If that fails, it is only logged, because the Job has failed by another error.
+        It is one file, because users can download only one. If that fails, it is only logged,
+        because the end of the Job does not depend on it.
+
+        Args:
+            job: The Job.
+            error: By what its block was left; None for no traceback.
+            log: What it has logged; empty for a traceback alone.
         """
+        kind = "log" if log else "traceback"
         try:
             from aioftrackjobs.transfers.upload import upload  # late: few Jobs fail
 
-            # In a thread: source files are read, on disks that may be slow, or hang.
-            text = await run_sync(
-                format_error,
-                error,
-                self._entities.redact,
-                abandon_on_cancel=True,
-                limiter=anyio.CapacityLimiter(1),  # the program may use all common threads
-            )
-            content = text.encode(errors="replace")
+            texts = [log] if log else []
+            if error is not None:
+                # In a thread: source files are read, on disks that may be slow, or hang.
+                text = await run_sync(
+                    format_error,
+                    error,
+                    self._entities.redact,
+                    abandon_on_cancel=True,
+                    limiter=anyio.CapacityLimiter(1),  # the program may use all common threads
+                )
+                texts.append(text)
+            content = "\n".join(texts).encode(errors="replace")
             if not self._known:
                 self._known = await self._count(job)
             links = self._link_to(job)
-            await upload(self._entities, content, data={}, name=_TRACEBACK_NAME, links=links)
+            name = f"{kind}.txt"
+            await upload(self._entities, content, data={}, name=name, links=links)
         except Exception as exc:  # noqa: BLE001 - the block's own error must come out
-            logger.warning("%r: its traceback was not attached: %s", job, exc)
+            logger.warning("%r: its %s was not attached: %s", job, kind, exc)
             return
         self._known += 1
         if self._known >= _SECOND:
             logger.warning(
-                "%r: its traceback is a second attachment; ftrack's web interface offers only "
-                "one of them for download",
+                "%r: its %s is a second attachment; ftrack's web interface offers only one of "
+                "them for download",
                 job,
+                kind,
             )

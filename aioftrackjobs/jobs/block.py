@@ -172,6 +172,7 @@ def check_arguments(
     join: Any = False,
     new_id: Any = None,
     retry_on: Any = (),
+    attach_log: Any = False,
     **_: object,
 ) -> None:
     """Raise ArgumentError if an argument of ``job_context`` has a wrong type or value.
@@ -200,8 +201,9 @@ def check_arguments(
         require_seconds("interval", interval)
     if not isinstance(stop_on, str) or str.__str__(stop_on) not in STOP_ON:
         require(False, "stop_on", " or ".join(map(repr, STOP_ON)), stop_on)  # noqa: FBT003
-    if type(attach_traceback) is not bool:
+    if type(attach_traceback) is not bool or attach_log is not False:
         require_flag("attach_traceback", attach_traceback)
+        require_flag("attach_log", attach_log)
     if take_over is not False or join is not False or new_id is not None or retry_on != ():
         _check_ownership(job, take_over, join, new_id)
         kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)

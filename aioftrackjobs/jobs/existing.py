@@ -42,7 +42,7 @@ from aioftrackjobs.jobs.termination import END_STATUSES
 from aioftrackjobs.jobs.writing import write_anew
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: The environment variable in which a command finds the Job that it is run as.
 JOB_ID = "FTRACK_JOB_ID"
@@ -107,6 +107,8 @@ class RepeatedLifecycle(JobLifecycle):
             self.interventions.former = beginning.former and beginning.former.holder
             if self._entity is None:
                 self._data.adopt_description(remote_value(entity, "data"))
+                if self.watch is not None:
+                    self.watch.note_found(entity)
             self._entity = entity
             await self._record_in_journal(entity)
             self._beginning = unit = self._set_running(extra, send_within)
@@ -185,6 +187,9 @@ class JoinedLifecycle(JobLifecycle):
         self._data.description = self._data.description or None  # its owner may give it one yet
         self._data.is_running = True
         self._entity, self._has_begun = found, True
+        if self.watch is not None:
+            self.watch.note_found(found)
+            self.watch.note_begun(found)
         self.interventions.is_owner = False
         self.interventions.begin(found)
         self._task = current_task()

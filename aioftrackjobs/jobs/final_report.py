@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -27,7 +28,10 @@ from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import JobStatus
 from aioftrackjobs.transport import redact
 
-logger = SafeLogger(__name__)
+if TYPE_CHECKING:
+    from aioftrackjobs.jobs.job_log import JobLog
+
+logger: SafeLogger = SafeLogger(__name__)
 
 
 class FinalReport:
@@ -40,6 +44,7 @@ class FinalReport:
         channels: What may still be writing the Job's data.
         end: How it ended.
         grace: Seconds that the delivery may take.
+        log: What the block has logged, to be attached; None for nothing.
 
     Attributes:
         error: Why the final status could be delivered neither in time nor later; None if it was,
@@ -55,8 +60,10 @@ class FinalReport:
         end: End,
         *,
         grace: float,
+        log: JobLog | None = None,
     ) -> None:
         self._jobs = jobs
+        self._log = log
         self._running = running
         self._job = running.entity
         self._data = data
@@ -77,11 +84,25 @@ class FinalReport:
         await self.deliver(deadline)
         if self.error is not None:
             logger.warning("%r: its failure was not reported: %s", self._job, self.error)
-        elif error is not None and self._status is JobStatus.FAILED:
-            with anyio.CancelScope(deadline=deadline) as scope:
-                await self._running.attachments.add_traceback(self._job, error)
-            if scope.cancelled_caught:
-                logger.warning("%r: there was no time to attach its traceback", self._job)
+        else:
+            await self.attach(deadline, error if self._status is JobStatus.FAILED else None)
+
+    async def attach(self, deadline: float = math.inf, error: Exception | None = None) -> None:
+        """Attach what the block has logged, and the traceback of *error*, if there are any.
+
+        Args:
+            deadline: In the time of the event loop.
+            error: By what the block was left.
+        """
+        log = "" if self._log is None else self._log.text(self._jobs.entities.redact)
+        if error is None and not log:
+            return
+        if self._log is not None:  # an upload after a success has no other deadline
+            deadline = min(deadline, anyio.current_time() + self._grace)
+        with anyio.CancelScope(deadline=deadline) as scope:
+            await self._running.attachments.add_report(self._job, error, log)
+        if scope.cancelled_caught:
+            logger.warning("%r: there was no time to attach its traceback or log", self._job)
 
     async def deliver(self, deadline: float = math.inf) -> None:
         """Record the final status of the Job; to be run in the background.

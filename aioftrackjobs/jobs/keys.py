@@ -39,6 +39,8 @@ _LONGEST_PART = 200
 class JobKey(UUID):
     """The id of the Job of one task; :func:`job_key` makes it.
 
+    Example: ``job_context(session, job=job_key("procrastinate", "renders", 42))``
+
     It can be used wherever an id can, as in ``session.wait_for(key)``.
 
     Attributes:

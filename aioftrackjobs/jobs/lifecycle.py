@@ -44,7 +44,9 @@ from aioftrackjobs.models import Job, JobStatus, User, remote_value
 if TYPE_CHECKING:
     import asyncio
 
-logger = SafeLogger(__name__)
+    from aioftrackjobs.jobs.watching import Watch
+
+logger: SafeLogger = SafeLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
@@ -92,6 +94,7 @@ class JobLifecycle:
         self._entity: Job | None = None
         self._stop_on: StopOn = stop_on
         self._retry_on = retry_on
+        self.watch: Watch | None = None
 
     def __repr__(self) -> str:
         return repr(self._entity)
@@ -187,7 +190,7 @@ class JobLifecycle:
         extra = parse_given_data(data) if isinstance(data, str) else data
         if extra:
             self._data.adopt_description(extra)
-        return extra
+        return extra if self.watch is None else self.watch.added_to(extra)
 
     async def _record_in_journal(self, entity: Job) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
@@ -198,6 +201,8 @@ class JobLifecycle:
     def _note_beginning(self, entity: Job, ahead: timedelta) -> None:
         """Take note that the Job runs; the server's clock was known to be *ahead* before."""
         self._has_begun = self._data.is_running = True
+        if self.watch is not None:
+            self.watch.note_begun(entity)
         self.interventions.begin(entity)
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
         self._assignments = Assignments(
@@ -397,13 +402,19 @@ class JobLifecycle:
         report = self._start_ending(end)
         with self._jobs.active.count_report(self):
             await self._jobs.background.finish(report.deliver)
+            if self.watch is not None and report.error is None:
+                await self._jobs.background.finish(report.attach)
         if report.error is not None:
             raise report.error
 
     def _start_ending(self, end: End) -> FinalReport:
         self._stop_running()
         self._data.note_end(end, self._decided)
-        return FinalReport(self._jobs, self, self._data, self._channels, end, grace=self._grace)
+        if self.watch is not None:
+            self.watch.note_end(end.status)
+        log = None if self.watch is None else self.watch.log
+        grace = self._grace
+        return FinalReport(self._jobs, self, self._data, self._channels, end, grace=grace, log=log)
 
     def _stop_running(self) -> None:
         self._is_ending = True

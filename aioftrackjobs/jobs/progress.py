@@ -17,6 +17,11 @@ LONGEST_LINE = 300
 #: What stands before the reason of a failure.
 FAILURE = "failed: "
 
+_KIB = 1024
+
+#: Sizes from here on are shown without a decimal place.
+_EXACT = 100
+
 
 def one_line(text: str, *secrets: Secret[str]) -> str:
     """Return *text* in one line of limited length, without any of *secrets*."""
@@ -68,3 +73,13 @@ def compose_description(
 def add_failure(text: object, reason: str) -> str:
     """Return *text*, if there is any, followed by why the Job failed."""
     return f"{text} - {FAILURE}{reason}" if text else f"{FAILURE}{reason}"
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    size, units = float(count), ["bytes", "KiB", "MiB", "GiB"]
+    while size >= _KIB and len(units) > 1:
+        size /= _KIB
+        del units[0]
+    digits = 0 if count < _KIB or size >= _EXACT else 1
+    return f"{size:.{digits}f} {units[0]}"

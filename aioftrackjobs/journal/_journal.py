@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import uuid4
 
 import anyio
@@ -36,6 +36,7 @@ class Journal:
         server_url: The server of the Jobs.
         api_user: The user of the session.
         timings: Times that tests shorten.
+        note_change: Called, in any thread, when it fails, or works again.
 
     Attributes:
         holder: The name of the session in leases and in its entries.
@@ -48,12 +49,13 @@ class Journal:
         server_url: str,
         api_user: str,
         timings: Timings = DEFAULT_TIMINGS,
+        note_change: Callable[[Literal["working", "failing"]], object] | None = None,
     ) -> None:
         self._path = path
         self._server_url, self._api_user = server_url, api_user
         self._timings = timings
-        self.holder = uuid4().hex
-        self._ledger = Ledger(path, retry=timings.journal_retry)
+        self.holder: str = uuid4().hex
+        self._ledger = Ledger(path, retry=timings.journal_retry, note_change=note_change)
         self._is_watched = False
         self._awaited = set[Receipt]()
 

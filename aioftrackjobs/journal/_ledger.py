@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = SafeLogger("aioftrackjobs.journal")
 
 JournalState: TypeAlias = Literal["off", "working", "failing"]
+Change: TypeAlias = Literal["working", "failing"]
 Work: TypeAlias = "Callable[[JournalFile], Any]"
 
 #: Seconds until deferred changes are written, and so many entries are deleted earlier.
@@ -53,10 +54,11 @@ class Receipt:
     __slots__ = ("is_good", "is_settled", "result", "since", "waiter", "work")
 
     def __init__(self, work: Work | None = None) -> None:
-        self.work = work
-        self.since = time.monotonic()
+        self.work: Work | None = work
+        self.since: float = time.monotonic()
         self.result: Any = None
-        self.is_good = self.is_settled = False
+        self.is_good: bool = False
+        self.is_settled: bool = False
         self.waiter: Waiter | None = None
 
     def wake(self) -> None:
@@ -89,10 +91,18 @@ class Ledger:
     Args:
         path: The file; None for no journal.
         retry: Seconds before a file that failed is tried again.
+        note_change: Called, in any thread, when the file fails, or works again.
     """
 
-    def __init__(self, path: Path | None, *, retry: float) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        retry: float,
+        note_change: Callable[[Change], object] | None = None,
+    ) -> None:
         self._path = path
+        self._note_change = note_change
         self._retry = retry
         self._wakeups = SimpleQueue[None]()  # each item wakes the writer once
         self._lock = Lock()
@@ -106,7 +116,9 @@ class Ledger:
         self._in_progress: list[Receipt] = []  # those of the batch that is being written
         self._problem: str | None = None
         self._retry_at = 0.0
-        self._to_log: list[str] = []  # once the lock is free: a handler may ask for the health
+        self._changes: list[
+            tuple[Change, str]
+        ] = []  # to be logged once the lock is free: a handler may ask for the health
         self._is_open = False
 
     @property
@@ -279,7 +291,7 @@ class Ledger:
         """Note that the file can be written."""
         with self._lock:
             if self._problem is not None:
-                self._to_log.append(f"the journal {self._path} works again")
+                self._changes.append(("working", ""))
             self._problem, self._retry_at = None, 0.0
         self._log()
 
@@ -315,15 +327,22 @@ class Ledger:
     def _fail(self, problem: str, retry: float) -> None:
         """Leave the file alone for a while."""
         if self._problem is None:
-            self._to_log.append(
-                f"the journal {self._path} cannot be used: {problem}; the work goes on without it, "
-                "but what a crash of this process leaves behind is not known after it"
-            )
+            self._changes.append(("failing", problem))
         self._problem = problem
         self._retry_at = time.monotonic() + retry
 
     def _log(self) -> None:
         with self._lock:
-            texts, self._to_log = self._to_log, []
-        for text in texts:
-            logger.warning("%s", text)
+            changes, self._changes = self._changes, []
+        for change, problem in changes:
+            if change == "working":
+                logger.warning("the journal %s works again", self._path)
+            else:
+                logger.warning(
+                    "the journal %s cannot be used: %s; the work goes on without it, but what a "
+                    "crash of this process leaves behind is not known after it",
+                    self._path,
+                    problem,
+                )
+            if self._note_change is not None:
+                self._note_change(change)

@@ -92,7 +92,7 @@ async def run_command(
         progress=progress,
         frames=frames,
         duration=duration,
-        env=env,
+        env=jobs_of(session).environment(env),
         cwd=cwd,
         timeout=timeout,
         grace=grace,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -16,6 +18,7 @@ from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.ending import QUEUED_AGAIN
 from aioftrackjobs.jobs.existing import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.jobs.progress import size_text
 from aioftrackjobs.jobs.queueing import repeated_kind
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
@@ -34,15 +37,12 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.transfers.content import Uploadable
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds between progress updates of one Job.
 INTERVAL = 1.0
 
-_KIB = 1024
-
-#: Sizes from here on are shown without a decimal place.
-_EXACT = 100
+_NOT_WATCHED = nullcontext()
 
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
@@ -63,6 +63,7 @@ async def job_context(
     join: bool = False,
     new_id: str | UUID | None = None,
     retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+    attach_log: bool = False,
 ) -> AsyncIterator[RunningJob]:
     """Run the block as a Job: running inside, done after it, failed if it ends by an error.
 
@@ -105,6 +106,8 @@ async def job_context(
         retry_on: Errors of the block after which its work is tried again, such as that by which a
             task asks its engine for another attempt: the Job is queued again, and the error
             raised.
+        attach_log: Attach what the code of the block logs, in its tasks and threads, as
+            ``log.txt``, with the traceback at its end.
 
     Raises:
         ArgumentError: An argument has a wrong type or value.
@@ -135,7 +138,12 @@ async def job_context(
     )
     outer = _running.get()
     running: RunningJob | None = None
-    with jobs.active.count_block(), jobs.background.keep_alive_for_block():
+    watch: AbstractContextManager[None] = _NOT_WATCHED
+    if attach_log or jobs.observer is not None:
+        from aioftrackjobs.jobs.watching import Watch
+
+        watch = Watch(lifecycle, jobs.observer, is_joined=join, keeps_log=attach_log)
+    with jobs.active.count_block(), jobs.background.keep_alive_for_block(), watch:
         try:
             with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
                 await lifecycle.begin(GivenJob(job, user, data, take_over, new_id))
@@ -159,6 +167,8 @@ async def job_context(
 def current_job() -> RunningJob:
     """Return the innermost Job whose block the calling code runs in.
 
+    Example: ``current_job().progress(0.5)``
+
     Tasks and ``asyncio.to_thread`` inherit it, and so do callbacks of the event loop and of
     transfers. Code that outlives the blocks of all its Jobs still gets the innermost one, on which
     reports have no effect then.
@@ -172,8 +182,29 @@ def current_job() -> RunningJob:
     return running.innermost_active() or running
 
 
+class JobLogFilter(logging.Filter):
+    """Adds to each log record the Job whose block the code runs in; it filters nothing.
+
+    A record gets ``ftrack_job_id`` and ``ftrack_job``, the id and the description of the Job; both
+    are empty outside of a block::
+
+        handler.addFilter(JobLogFilter())
+        handler.setFormatter(logging.Formatter("%(ftrack_job_id)s %(message)s"))
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add both attributes to *record*."""
+        job = _running.get()
+        job = None if job is None else job.innermost_active()
+        record.ftrack_job_id = "" if job is None else job.id
+        record.ftrack_job = "" if job is None else job.description or ""
+        return True
+
+
 class RunningJob(Reporter):
     """A Job while its block runs: reports progress, takes attachments, decides how the Job ends.
+
+    Example: ``job.progress(3, "frame 1003", total=96)``
 
     All but :meth:`attach` may be called from any thread, callback or signal handler, never waits,
     and has no effect after the end of the block.
@@ -300,7 +331,7 @@ class RunningJob(Reporter):
 
     def _show_upload(self, done: int, total: int | None) -> None:
         if total:
-            self.progress(done, f"uploaded {_size(done)} of {_size(total)}", total=total)
+            self.progress(done, f"uploaded {size_text(done)} of {size_text(total)}", total=total)
 
     async def run(
         self,
@@ -354,7 +385,7 @@ class RunningJob(Reporter):
             progress=progress,
             frames=frames,
             duration=duration,
-            env=env,
+            env=self._jobs.environment(env),
             cwd=cwd,
             timeout=timeout,
             grace=grace,
@@ -413,13 +444,3 @@ class RunningJob(Reporter):
                 status.value,
                 stacklevel=3,
             )
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes as people read it."""
-    size, units = float(count), ["bytes", "KiB", "MiB", "GiB"]
-    while size >= _KIB and len(units) > 1:
-        size /= _KIB
-        del units[0]
-    digits = 0 if count < _KIB or size >= _EXACT else 1
-    return f"{size:.{digits}f} {units[0]}"

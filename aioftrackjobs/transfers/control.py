@@ -10,12 +10,13 @@ it is cancelled, too. The caller's cancellation continues when the transfer has 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import anyio
 
@@ -23,6 +24,9 @@ from aioftrackjobs.background import BackgroundTasks, is_cancellation_of_task
 from aioftrackjobs.config.retry import Backoff, RetryPolicy
 from aioftrackjobs.errors import FtrackJobsError, SessionStateError, TransferError, TransportError
 from aioftrackjobs.protocol.headers import decode_retry_after
+
+if TYPE_CHECKING:
+    from aioftrackjobs.telemetry import SafeObserver
 
 T = TypeVar("T")
 
@@ -84,7 +88,7 @@ class StopToken:
         self._scope = anyio.CancelScope()
         self._pauses: set[anyio.CancelScope] = set()
         self._reason: Exception | None = None
-        self.stopped = False
+        self.stopped: bool = False
 
     def stop(self, reason: Exception | None = None) -> None:
         """Let the transfer end soon; it raises the first *reason* that was given."""
@@ -176,10 +180,15 @@ class Meter:
         self._counts: dict[int, int] = {}
         self._reported = 0
 
+    @property
+    def done(self) -> int:
+        """Number of bytes that are done."""
+        return sum(self._counts.values())
+
     def set(self, part: int, count: int) -> None:
         """Set how many bytes of a part are done; fewer than before if the part begins anew."""
         self._counts[part] = count
-        done = sum(self._counts.values())
+        done = self.done
         if self._callback is not None and done > self._reported:
             self._reported = done
             self._call(self._callback, done, self.total)
@@ -196,6 +205,27 @@ class Meter:
             raise
         except BaseException as exc:  # it would end the event loop, or all work in the background
             raise CallbackExitError(exc) from exc
+
+
+@contextmanager
+def observing(
+    observer: SafeObserver | None, direction: Literal["upload", "download"], meter: Meter
+) -> Iterator[None]:
+    """Show the block to *observer*, if there is one, as the transfer whose bytes *meter* counts."""
+    if observer is None:
+        yield
+        return
+    began, failure = time.monotonic(), None
+    try:
+        yield
+    except BaseException as exc:
+        failure = exc
+        raise
+    finally:
+        from aioftrackjobs.telemetry import ObservedTransfer
+
+        seconds = time.monotonic() - began
+        observer.transfer_ended(ObservedTransfer(direction, meter.done, seconds, failure))
 
 
 async def run_in_background(

@@ -47,12 +47,13 @@ from aioftrackjobs.transfers.control import (
     RetryableError,
     StopToken,
     failure_of,
+    observing,
     run_in_background,
 )
 from aioftrackjobs.transfers.partial_file import PartialFile
 from aioftrackjobs.transport import Download, WireRequest
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 _WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
 
@@ -124,14 +125,14 @@ async def download(
     component_id = component if isinstance(component, str) else component["id"]
     connection = context.connection
     file = PartialFile(path, component_id, lasting=resume)
-    file_download = FileDownload(
-        context, component_id, file, Meter(None, progress), path.suffix, checksum=checksum
-    )
+    meter = Meter(None, progress)
+    file_download = FileDownload(context, component_id, file, meter, path.suffix, checksum=checksum)
     try:
         async with connection.transfer_limiter.admit():
-            await run_in_background(
-                connection.background, file_download.run, file_download.stop_token
-            )
+            with observing(connection.observer, "download", meter):
+                await run_in_background(
+                    connection.background, file_download.run, file_download.stop_token
+                )
     except OSError as exc:
         raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
     if file_download.verified_by is None:
@@ -169,7 +170,7 @@ class FileDownload:
         *,
         checksum: bool,
     ) -> None:
-        self.stop_token = StopToken()
+        self.stop_token: StopToken = StopToken()
         self.verified_by: Proof | None = None
         self._connection = context.connection
         self._facts = _known_facts(context, component_id)

@@ -95,6 +95,7 @@ class FileUpload:
     Attributes:
         stop_token: Stops it.
         has_begun: Whether the store may have received bytes.
+        meter: Counts the bytes.
     """
 
     def __init__(
@@ -107,8 +108,8 @@ class FileUpload:
         sizes: PartSizes,
         progress: ProgressCallback | None,
     ) -> None:
-        self.stop_token = StopToken()
-        self.has_begun = False
+        self.stop_token: StopToken = StopToken()
+        self.has_begun: bool = False
         self._connection = connection
         self._component_id: str = component.id
         # Browsers save the file under this name.
@@ -116,7 +117,7 @@ class FileUpload:
         self._content = content
         self._verified = verified
         self._sizes = sizes
-        self._meter = Meter(content.size, progress)
+        self.meter: Meter = Meter(content.size, progress)
         self._completion: PendingRequest | None = None
 
     async def run(self) -> None:
@@ -135,7 +136,7 @@ class FileUpload:
             await self._send_whole()
         else:
             await self._send_parts(parts)
-        self._meter.finish(self._content.size)
+        self.meter.finish(self._content.size)
 
     async def completion_ended(self) -> None:
         """Wait until no request that was sent can make a file any more, even after a cancellation.
@@ -314,7 +315,7 @@ class FileUpload:
         for _ in range(_MOST_REQUESTS):
             md5 = hashlib.md5(usedforsecurity=False)
             update = md5.update if is_hashed else None
-            body = _Body(self._content, part, update, self.stop_token, self._meter)
+            body = _Body(self._content, part, update, self.stop_token, self.meter)
             request = WireRequest("PUT", url, _headers(target, part), body)
             async with self._connection.transfer_limiter.requests:
                 response = await self._connection.transport.send(request)

@@ -47,11 +47,11 @@ from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID, PartSizes
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.transfers.content import Content, Uploadable, open_content
-from aioftrackjobs.transfers.control import Detached, ProgressCallback, run_in_background
+from aioftrackjobs.transfers.control import Detached, ProgressCallback, observing, run_in_background
 from aioftrackjobs.transfers.multipart import FileUpload
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 C = TypeVar("C", bound=Component)
 
@@ -187,7 +187,8 @@ class Registration:
         )
         background = self._connection.background
         await self._connection.journal.record_upload(component.id)
-        await run_in_background(background, file_upload.run, file_upload.stop_token)
+        with observing(self._connection.observer, "upload", file_upload.meter):
+            await run_in_background(background, file_upload.run, file_upload.stop_token)
         return component
 
     async def commit(self) -> None:

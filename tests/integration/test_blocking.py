@@ -216,6 +216,9 @@ def test_a_block_is_a_job(shared: Session, reader: Session) -> None:
             assert current_job() == inner
         assert current_job() == job
         job.attach(b"report", name="report.txt")
+        with pytest.warns(UserWarning, match="second attachment") as caught:
+            job.attach(b"more", name="more.txt")
+        assert caught[0].filename == __file__
         job.description = "Bake sh010"
 
     with pytest.raises(LookupError):
@@ -225,7 +228,8 @@ def test_a_block_is_a_job(shared: Session, reader: Session) -> None:
     assert within.status is JobStatus.DONE
     found = outer.where(Job.id == job.id).one()
     assert (found.status, found.description) == (JobStatus.DONE, "Bake sh010")
-    assert found["job_components"][0]["component"]["name"] == "report"
+    names = {each["component"]["name"] for each in found["job_components"]}
+    assert names == {"report", "more"}
 
 
 def test_a_job_fails_with_a_traceback_of_the_lines_of_the_program(

@@ -99,9 +99,9 @@ class ApiRequest:
         self.completions = completions
         self.files_to_place: list[IncomingFile] = []
         self.after_commit: list[Callable[[], object]] = []
-        self.user = acting_user(services.model, transaction, caller.identity)
-        self.file_urls = FileUrls(caller.base_url, services.uploads.sign_download)
-        self.serializer = Serializer(
+        self.user: dict[str, Any] | None = acting_user(services.model, transaction, caller.identity)
+        self.file_urls: FileUrls = FileUrls(caller.base_url, services.uploads.sign_download)
+        self.serializer: Serializer = Serializer(
             services.model, self.file_urls, denormalize=caller.denormalize, written=written
         )
 

@@ -96,8 +96,8 @@ class Transaction:
 
     def __init__(self, store: Connection, read: Meter, clock: Clock) -> None:
         #: The tables in queries, and the columns with a foreign key, see :class:`Tables`.
-        self.tables = store.tables.clauses
-        self.references = store.tables.references
+        self.tables: Mapping[str, sa.TableClause] = store.tables.clauses
+        self.references: Mapping[str, Mapping[str, tuple[str, str]]] = store.tables.references
         #: The user who makes the changes.
         self.username = ""
         self.clock = clock
@@ -264,7 +264,9 @@ class Connection:
             connect_args={"check_same_thread": False, "isolation_level": None},
         )
         compiled = BoundedCache(_COMPILED, lambda statement: len(statement.string))
-        self.connection = self._engine.connect().execution_options(compiled_cache=compiled)
+        self.connection: sa.Connection = self._engine.connect().execution_options(
+            compiled_cache=compiled
+        )
         sa.event.listen(self._engine, "before_cursor_execute", self._check_length)
         self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
         self._running: Transaction | None = None
@@ -395,13 +397,13 @@ class Database(Connection):
         self.driver.execute("BEGIN IMMEDIATE")
         for sql in _CREATE_INTERNALS:
             self.driver.execute(sql)
-        self.schema_hash = schema_hash(list(model.documents))
+        self.schema_hash: str = schema_hash(list(model.documents))
         if self.driver.execute("SELECT 1 FROM _fact").fetchone() is None:
             for sql in self.tables.creating:
                 self.driver.execute(sql)
         if self._fact("schemas", self.schema_hash) != self.schema_hash:
             raise ServerStartError("database", self.database, "it was made for other schemas")
-        self.secret = bytes.fromhex(self._fact("secret", secrets.token_hex(_SECRET_BYTES)))
+        self.secret: bytes = bytes.fromhex(self._fact("secret", secrets.token_hex(_SECRET_BYTES)))
         self.driver.execute("COMMIT")
 
     def _fact(self, name: str, value: str) -> str:
@@ -423,7 +425,7 @@ class Database(Connection):
         do not count as changes.
         """
         with self._lock:
-            self.log = ChangeLog(self.driver, self.tables.clauses, ignored)
+            self.log: ChangeLog = ChangeLog(self.driver, self.tables.clauses, ignored)
             self._watcher = watcher
 
     def save(self) -> sqlite3.Connection:

@@ -1,0 +1,328 @@
+"""Traces and metrics by OpenTelemetry: ``pip install aioftrackjobs[otel]``.
+
+::
+
+    observer = OpenTelemetryObserver()
+    async with AsyncSession(observer=observer) as session:
+        ...
+
+It needs ``opentelemetry-api`` alone. What is recorded goes where the program's SDK sends it, and
+nowhere without one. Names and attributes are listed in docs/telemetry.md. Metrics never have ids or
+texts as attributes, since each value of an attribute is a time series of its own.
+
+Commits share requests, so that a request cannot be a child of one of them. Its span has links to
+the spans of all that it carries, as the conventions for batches say. If it carries only one, it is
+a child of that, too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextvars import Token
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from opentelemetry import context as contexts
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from aioftrackjobs._version import __version__
+from aioftrackjobs.integrations._metrics import SessionMetrics
+from aioftrackjobs.telemetry import (
+    ObservedCall,
+    ObservedJob,
+    ObservedRequest,
+    ObservedSession,
+    ObservedTransfer,
+    Observer,
+)
+
+_SCOPE = "aioftrackjobs"
+
+#: Conventional boundaries of durations in seconds: of database operations, and of Jobs.
+_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
+_JOB_SECONDS = (1, 5, 15, 60, 300, 900, 1800, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
+
+#: Boundaries of the number of operations and commits in a request.
+_COUNTS = (1, 2, 5, 10, 25, 50, 100, 200, 500)
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class _RequestMark(NamedTuple):
+    """What is kept with a request: its span, and what makes the context before it current again."""
+
+    span: Span
+    token: Token[Context]
+
+
+class _JobMark(NamedTuple):
+    """What is kept with a Job: its span, and the contexts inside and around its block."""
+
+    span: Span
+    inside: Context
+    around: Context
+
+
+class OpenTelemetryObserver(Observer):
+    """Makes spans and metrics of what sessions do; one object may serve many sessions.
+
+    Args:
+        tracer_provider: Makes the spans; the global one if None.
+        meter_provider: Makes the metrics; the global one if None.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+    ) -> None:
+        self._tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
+        meter = metrics.get_meter(_SCOPE, __version__, meter_provider)
+        self._sessions = SessionMetrics(meter)
+        self._servers: dict[str, dict[str, str | int]] = {}
+        self._jobs: dict[str, Context] = {}  # the contexts of running Jobs, by their ids
+
+        def seconds(
+            name: str, text: str, bounds: tuple[float, ...] = _SECONDS
+        ) -> metrics.Histogram:
+            return meter.create_histogram(
+                name, "s", text, explicit_bucket_boundaries_advisory=bounds
+            )
+
+        self._request_duration = seconds("db.client.operation.duration", "Duration of requests.")
+        self._queue_wait = seconds(
+            "ftrack.client.queue.wait", "How long the first commit of a request has waited."
+        )
+        self._request_operations = meter.create_histogram(
+            "ftrack.client.request.operations",
+            "{operation}",
+            "Operations in a request.",
+            explicit_bucket_boundaries_advisory=_COUNTS,
+        )
+        self._request_commits = meter.create_histogram(
+            "ftrack.client.request.commits",
+            "{commit}",
+            "Commits that share a request.",
+            explicit_bucket_boundaries_advisory=_COUNTS,
+        )
+        self._retries = meter.create_counter(
+            "ftrack.client.retries", "{request}", "Requests that were sent again, by the reason."
+        )
+        self._job_duration = seconds(
+            "ftrack.job.duration", "How long Jobs have run, by their outcome.", _JOB_SECONDS
+        )
+        self._transfer_bytes = meter.create_counter(
+            "ftrack.transfer.bytes", "By", "Bytes of uploads and downloads."
+        )
+        self._transfer_duration = seconds(
+            "ftrack.transfer.duration", "Duration of uploads and downloads.", _JOB_SECONDS
+        )
+        self._journal_failures = meter.create_counter(
+            "ftrack.journal.failures", "{failure}", "How often the journal could not be written."
+        )
+
+    def session_opened(self, session: ObservedSession) -> None:
+        """Read its health for the metrics from now on."""
+        self._sessions.add(session)
+
+    def session_closed(self, session: ObservedSession) -> None:
+        """Do not read it any more."""
+        self._sessions.remove(session)
+
+    def carrier(self) -> Mapping[str, str]:
+        """Return ``traceparent``, and ``tracestate`` if there is one, of the current span."""
+        return _carrier_of(None)
+
+    # Calls and requests
+
+    def call_queued(self, call: ObservedCall) -> None:
+        """Begin the span of a commit or of another call, in the trace of its caller."""
+        attributes = self._server(call.server_url)
+        if call.count > 1:
+            attributes = {**attributes, "db.operation.batch.size": call.count}
+        call.mark = self._tracer.start_span(
+            f"ftrack {call.action}",
+            self._context_of(call),
+            SpanKind.CLIENT,
+            {**attributes, "db.operation.name": _operation(call.action)},
+        )
+
+    def _context_of(self, call: ObservedCall) -> Context | None:
+        """Return the context of a call; of a Job's report, which runs elsewhere, that of the Job.
+
+        None for the current one.
+        """
+        if not self._jobs or not call.operations:
+            return None
+        key = call.operations[0].target.key
+        of_job = self._jobs.get(key[0][1]) if len(key) == 1 else None
+        if of_job is None:
+            return None
+        ids = [trace.get_current_span(each).get_span_context().trace_id for each in (of_job, None)]
+        return None if ids[0] == ids[1] else of_job
+
+    def call_settled(self, call: ObservedCall) -> None:
+        """End the span of a call, and count its outcome."""
+        if call.action == "commit" and call.outcome is not None:
+            self._sessions.count_commit(call.outcome)
+        span: Span = call.mark
+        if span.is_recording():
+            span.set_attribute("ftrack.outcome", call.outcome or "unknown")
+            span.set_attribute("ftrack.requests", call.attempts)
+            _note_error(span, call.error)
+        span.end()
+
+    def request_began(self, request: ObservedRequest) -> None:
+        """Begin the span of a request, with links to the calls that it carries."""
+        calls = request.calls
+        spans = [call.mark.get_span_context() for call in calls if call.mark is not None]
+        links = [Link(each) for each in spans if each.is_valid and each.trace_flags.sampled]
+        parent: Context | None = Context()
+        if len(calls) == 1 and calls[0].mark is not None:
+            parent = trace.set_span_in_context(calls[0].mark, Context())
+        elif not calls:  # a question of the package, whose context is that of the background
+            parent = None
+        span = self._tracer.start_span(
+            "ftrack request",
+            parent,
+            SpanKind.INTERNAL,
+            {
+                **self._server(request.server_url),
+                "db.operation.name": _operation(request.action),
+                "ftrack.operations": request.count,
+                "ftrack.calls": len(calls),
+            },
+            links,
+        )
+        request.mark = _RequestMark(span, contexts.attach(trace.set_span_in_context(span)))
+        if request.retry_after is not None:
+            reason = _type_of(request.retry_after)
+            span.set_attribute("ftrack.retry.reason", reason)
+            self._retries.add(1, {"reason": reason})
+        if request.action == "commit":
+            first = min((call.queued_at for call in calls), default=None)
+            if first is not None:
+                self._queue_wait.record(request.began_at - first)
+                self._request_commits.record(len(calls))
+            self._request_operations.record(request.count)
+
+    def request_ended(self, request: ObservedRequest) -> None:
+        """End the span of a request, and record how long it took."""
+        attributes = {
+            **self._server(request.server_url),
+            "db.operation.name": _operation(request.action),
+        }
+        if request.error is not None:
+            attributes["error.type"] = _type_of(request.error)
+        self._request_duration.record(time.monotonic() - request.began_at, attributes)
+        mark: _RequestMark = request.mark
+        contexts.detach(mark.token)
+        _note_error(mark.span, request.error)
+        mark.span.end()
+
+    def _server(self, url: str) -> dict[str, str | int]:
+        """Return the attributes that name a server."""
+        found = self._servers.get(url)
+        if found is None:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            found = self._servers[url] = {
+                "db.system.name": "ftrack",
+                "server.address": parts.hostname or "",
+                "server.port": port,
+            }
+        return found
+
+    # Jobs
+
+    def job_began(self, job: ObservedJob) -> None:
+        """Begin the span of a Job, which is current inside of its block."""
+        around = contexts.get_current()
+        parent = around
+        if not trace.get_current_span().get_span_context().is_valid:
+            # A command of a Job gets the trace in its environment.
+            names = {name: os.environ.get(name.upper(), "") for name in _propagator.fields}
+            parent = _propagator.extract(names, around)
+        name = "ftrack job (joined)" if job.is_joined else "ftrack job"
+        span = self._tracer.start_span(name, parent, SpanKind.INTERNAL)
+        inside = trace.set_span_in_context(span, around)
+        job.mark = _JobMark(span, inside, around)
+        if not job.is_joined:
+            job.carrier = _carrier_of(inside)
+        contexts.attach(inside)
+
+    def job_found(self, job: ObservedJob) -> None:
+        """Link the span to that of the block that has created the Job, or has run it before."""
+        mark: _JobMark = job.mark
+        found = trace.get_current_span(_propagator.extract(job.found, Context()))
+        if found.get_span_context().is_valid:
+            mark.span.add_link(found.get_span_context())
+
+    def job_running(self, job: ObservedJob) -> None:
+        """Count a Job that runs."""
+        mark: _JobMark = job.mark
+        mark.span.set_attribute("ftrack.job.id", job.id or "")
+        if job.id is not None and not job.is_joined:
+            self._jobs[job.id] = mark.inside
+            self._sessions.count_jobs(1)
+
+    def job_ended(self, job: ObservedJob) -> None:
+        """End the span of a Job, and record how long it has run."""
+        mark: _JobMark = job.mark
+        if not job.is_joined and job.id is not None and job.outcome != "not_begun":
+            if self._jobs.get(job.id) is mark.inside:
+                del self._jobs[job.id]
+            self._sessions.count_jobs(-1)
+        if not job.is_joined:
+            outcome = {"outcome": job.outcome or "left"}
+            self._job_duration.record(time.monotonic() - job.began_at, outcome)
+        mark.span.set_attribute("ftrack.job.outcome", job.outcome or "left")
+        _note_error(mark.span, job.error)
+        if job.error is None and job.outcome == "failed":
+            mark.span.set_status(Status(StatusCode.ERROR))
+        mark.span.end()
+        # No token: a block in a generator may end in another context than it has begun in.
+        if contexts.get_current() is mark.inside:
+            contexts.attach(mark.around)
+
+    # Files, events and the journal
+
+    def transfer_ended(self, transfer: ObservedTransfer) -> None:
+        """Record a transfer."""
+        attributes: dict[str, str] = {"direction": transfer.direction}
+        self._transfer_bytes.add(transfer.size, attributes)
+        if transfer.error is not None:
+            attributes["error.type"] = _type_of(transfer.error)
+        self._transfer_duration.record(transfer.seconds, attributes)
+
+    def journal_changed(self, state: Literal["working", "failing"]) -> None:
+        """Count failures of the journal."""
+        if state == "failing":
+            self._journal_failures.add(1)
+
+
+def _carrier_of(context: Context | None) -> dict[str, str]:
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier, context)
+    return carrier
+
+
+def _operation(action: str) -> str:
+    """Return ``db.operation.name``: all operations of a commit are one batch."""
+    return "BATCH" if action == "commit" else action
+
+
+def _type_of(error: BaseException) -> str:
+    """Return ``error.type``: the class, as texts may have ids and secrets."""
+    return type(error).__name__
+
+
+def _note_error(span: Span, error: BaseException | None) -> None:
+    if error is not None and span.is_recording():
+        span.set_attribute("error.type", _type_of(error))
+        span.set_status(Status(StatusCode.ERROR))
