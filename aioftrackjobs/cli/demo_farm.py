@@ -34,8 +34,8 @@ from aioftrackjobs.integrations.procrastinate import ftrack_jobs, task_key
 try:
     from procrastinate import App, PsycopgConnector, RetryStrategy
     from procrastinate.jobs import Job as QueuedJob
-except ImportError as error:  # it has no library of PostgreSQL
-    raise MissingExtraError("procrastinate", "psycopg") from error
+except ImportError as _missing:  # it has no library of PostgreSQL
+    raise MissingExtraError("procrastinate", "psycopg") from _missing
 
 _WORKERS, _FRAMES = 3, 10
 
