@@ -11,7 +11,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "virtualenv"
 
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 CODE = ["aioftrackjobs", "tests", "examples", "docs", "noxfile.py"]
 
 
@@ -99,11 +99,38 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types: mypy in strict mode, pyright on what users write."""
+    """Check types: mypy in strict mode, pyright on what users write and on what they import."""
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
     session.run("python", "tests/typing/check_models.py")
+    session.run("python", "tests/typing/completeness.py")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the distributions, and check their metadata and what is in them."""
+    project = nox.project.load_toml("pyproject.toml")
+    session.install(*nox.project.dependency_groups(project, "package"))
+    built = Path(session.create_tmp())
+    for old in built.glob("aioftrackjobs-*"):
+        old.unlink()
+    session.run("validate-pyproject", "pyproject.toml")
+    session.run("python", "-m", "build", "--outdir", str(built), ".")
+    files = sorted(map(str, built.glob("aioftrackjobs-*")))
+    session.run("twine", "check", "--strict", *files)
+    session.run("check-wheel-contents", *(file for file in files if file.endswith(".whl")))
+    session.run("python", "tests/packaging/check_wheel.py", str(built))
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the unit tests with the lowest versions that the package and its tests allow."""
+    project = nox.project.load_toml("pyproject.toml")
+    group = nox.project.dependency_groups(project, "lowest")
+    session.install("uv")
+    session.run("uv", "pip", "install", "--resolution=lowest-direct", ".[all]", *group)
+    session.run("pytest", "-n", "2", "tests/unit", *session.posargs)
 
 
 @nox.session

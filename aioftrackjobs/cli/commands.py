@@ -26,7 +26,7 @@ from aioftrackjobs.cli.job_commands import commands
 _INTERRUPTED = 130
 _MIB = 1024 * 1024
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Run commands as ftrack Jobs, look at Jobs, and run an ftrack server on this machine.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -72,9 +72,15 @@ app.add_typer(commands)
 @app.command()
 def demo(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=2, max=20, help="Number of Jobs.")] = 5,
+    farm: Annotated[
+        bool, typer.Option("--farm", help="Run a farm of three workers, on PostgreSQL.")
+    ] = False,
 ) -> None:
     """Watch Jobs run on a local ftrack server: most succeed, one fails."""
-    from aioftrackjobs.cli.demo import run
+    if farm:
+        from aioftrackjobs.cli.demo_farm import run
+    else:
+        from aioftrackjobs.cli.demo import run
 
     try:
         run(jobs)

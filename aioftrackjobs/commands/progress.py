@@ -59,8 +59,8 @@ class Reading:
     __slots__ = ("fraction", "message")
 
     def __init__(self, fraction: float | None = None, message: str | None = None) -> None:
-        self.fraction = fraction
-        self.message = message
+        self.fraction: float | None = fraction
+        self.message: str | None = message
 
     def __repr__(self) -> str:
         return f"Reading({self.fraction}, {self.message!r})"

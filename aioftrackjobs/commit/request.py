@@ -166,8 +166,7 @@ class Manner(TypedDict, total=False):
 class PendingRequest:
     """A commit, or a call of another kind; the states are described at the top of this module.
 
-    A render farm makes one for each change of each Job. Therefore the defaults, which most of them
-    keep, are attributes of the class.
+    A render farm makes many. So the defaults, which most of them keep, are attributes of the class.
 
     Attributes:
         operations: The operations of a commit; none for another call.
@@ -240,7 +239,8 @@ class PendingRequest:
     _waiters: Sequence[Waiter] = ()
 
     def __init__(self, count: int) -> None:
-        self.count = self.count_left = count
+        self.count: int = count
+        self.count_left: int = count
 
     @classmethod
     def of_commit(

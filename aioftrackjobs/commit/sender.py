@@ -53,7 +53,7 @@ from aioftrackjobs.protocol.operations import Create, Operation
 from aioftrackjobs.protocol.results import AnyOperation
 from aioftrackjobs.protocol.wire import is_foreign, join_batches
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=FtrackJobsError)
 
@@ -355,10 +355,9 @@ class Withdrawal:
         replaced: The body that has left, if that was not all of what the attempt began with.
     """
 
-    replaced: bytes | None
-
     def __init__(self, group: Sequence[PendingRequest], active: set[Withdrawal]) -> None:
-        self.group, self.replaced = group, None
+        self.group: Sequence[PendingRequest] = group
+        self.replaced: bytes | None = None
         self._active = active
         self._scope: anyio.CancelScope | None = None
         self._may_cancel = False

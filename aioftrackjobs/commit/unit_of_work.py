@@ -60,13 +60,15 @@ from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation
 from aioftrackjobs.protocol.references import server_set_rows
 from aioftrackjobs.protocol.values import Reference
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 _operation_of = attrgetter("operation")
 
 
 class UnitOfWork:
     """Recorded changes that are committed, or rolled back, together.
+
+    Example: ``async with session.unit_of_work() as unit: print(unit.recorded_operations)``
 
     Args:
         context: The entities of the session.
@@ -92,7 +94,7 @@ class UnitOfWork:
         self._uncertain_because: TransportError | None = None
         self._in_flight: InFlightCommit | None = None
         self._last_request: PendingRequest | None = None
-        self.has_ended = False
+        self.has_ended: bool = False
 
     # What is recorded
 

@@ -60,7 +60,7 @@ from aioftrackjobs.protocol.query import bind, select
 from aioftrackjobs.protocol.values import JSONValue, Reference, key_part
 from aioftrackjobs.transport import redact
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 
@@ -118,16 +118,16 @@ class EntityContext:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.types = EntityTypes()
-        self.identity = IdentityMap(self.types, self)
-        self.reads = ReadTracker()
-        self.ensuring = EnsureTurns()
-        self.creators = WeakValueDictionary[Hashable, UnitOfWork]()
+        self.types: EntityTypes = EntityTypes()
+        self.identity: IdentityMap = IdentityMap(self.types, self)
+        self.reads: ReadTracker = ReadTracker()
+        self.ensuring: EnsureTurns = EnsureTurns()
+        self.creators: WeakValueDictionary[Hashable, UnitOfWork] = WeakValueDictionary()
         self.count: Iterator[int] = count()
-        self.tasks = TaskUnits(self, connection)
-        self.mapped_values = MappedValues(self, self.tasks.to_record)
+        self.tasks: TaskUnits = TaskUnits(self, connection)
+        self.mapped_values: MappedValues = MappedValues(self, self.tasks.to_record)
         self.wait_for_job: Callable[[Any, float | None], Awaitable[Any]]
-        self.observers = dict[int, Callable[[str, object, UnitOfWork], None]]()
+        self.observers: dict[int, Callable[[str, object, UnitOfWork], None]] = {}
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
         self._schemas_lock = anyio.Lock()

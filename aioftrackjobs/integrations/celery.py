@@ -26,10 +26,10 @@ try:
     from celery import Task, current_app, signals
     from celery.exceptions import Ignore, Reject, Retry
     from kombu.utils.uuid import uuid
-except ImportError as error:
-    raise MissingExtraError("celery", "celery") from error
+except ImportError as _error:
+    raise MissingExtraError("celery", "celery") from _error
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds that a producer waits for ftrack; otherwise the worker of its task creates the Job.
 _QUEUEING = 5.0

@@ -27,8 +27,8 @@ try:
     from procrastinate.middleware import AsyncCallNext, WorkerMiddleware
     from procrastinate.retry import RetryDecision
     from procrastinate.worker import Worker
-except ImportError as error:
-    raise MissingExtraError("procrastinate", "procrastinate") from error
+except ImportError as _error:
+    raise MissingExtraError("procrastinate", "procrastinate") from _error
 
 
 def task_key(

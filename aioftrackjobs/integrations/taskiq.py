@@ -26,10 +26,10 @@ try:
         TaskiqMiddleware,
     )
     from taskiq.exceptions import NoResultError
-except ImportError as error:
-    raise MissingExtraError("taskiq", "taskiq") from error
+except ImportError as _error:
+    raise MissingExtraError("taskiq", "taskiq") from _error
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds that a producer waits for ftrack; otherwise the worker of its task creates the Job.
 _QUEUEING = 5.0
@@ -59,7 +59,9 @@ class FtrackJobs(TaskiqMiddleware):
         redelivered_within: timedelta | float | None = None,
     ) -> None:
         super().__init__()
-        self.session, self.queue, self.within = session, queue, redelivered_within
+        self.session: AsyncSession = session
+        self.queue: str = queue
+        self.within: timedelta | float | None = redelivered_within
         self.running: dict[RunningJob, None] = {}
 
     def key(self, task_id: str) -> JobKey:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aioftrackjobs.transfers.control import ProgressCallback
     from aioftrackjobs.transfers.upload import Links
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: The attachment that users cannot download in the web interface.
 _SECOND = 2

@@ -59,7 +59,7 @@ from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_
 from aioftrackjobs.protocol.paging import find_clauses, split_paging
 from aioftrackjobs.protocol.query import has_projections
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 _IS_QUEUED = 'status is "queued"'
 

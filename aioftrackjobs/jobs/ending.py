@@ -35,7 +35,7 @@ from aioftrackjobs.background import SafeLogger, leaves_of, text_of, type_name
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.models import JobStatus
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: What a cancel scope of anyio writes into a CancelledError, with the reason behind it if it has
 #: one. Earlier versions of anyio write "by" for "via".

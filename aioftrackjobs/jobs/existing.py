@@ -42,7 +42,7 @@ from aioftrackjobs.jobs.termination import END_STATUSES
 from aioftrackjobs.jobs.writing import write_anew
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: The environment variable in which a command finds the Job that it is run as.
 JOB_ID = "FTRACK_JOB_ID"

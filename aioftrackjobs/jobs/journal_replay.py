@@ -51,7 +51,7 @@ from aioftrackjobs.jobs.termination import (
 from aioftrackjobs.journal import Entry
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 T = TypeVar("T")
 

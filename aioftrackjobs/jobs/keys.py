@@ -39,6 +39,8 @@ _LONGEST_PART = 200
 class JobKey(UUID):
     """The id of the Job of one task; :func:`job_key` makes it.
 
+    Example: ``job_context(session, job=job_key("procrastinate", "renders", 42))``
+
     It can be used wherever an id can, as in ``session.wait_for(key)``.
 
     Attributes:
@@ -59,6 +61,7 @@ class JobKey(UUID):
     def __init__(
         self, engine: str, queue: str, task_id: str, redelivered_within: float | None
     ) -> None:
+        """Make the key; :func:`job_key` checks what it is made of."""
         name = json.dumps([engine, queue, task_id], separators=(",", ":"))
         super().__init__(int=uuid5(NAMESPACE, name).int)
         object.__setattr__(self, "engine", engine)

@@ -20,7 +20,7 @@ from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent, JobSt
 if TYPE_CHECKING:
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: The keys of a final report that say for whom its Job is created if there is none, and which text
 #: is attached to it then.

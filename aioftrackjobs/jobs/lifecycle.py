@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from aioftrackjobs.jobs.watching import Watch
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)

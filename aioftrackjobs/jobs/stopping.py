@@ -182,7 +182,7 @@ class BlockScope:
         self._cancellations = 0  # of the task, before the block
         self._around: anyio.CancelScope | None = None
         self._has_cancelled = False
-        self.is_cancelled = False
+        self.is_cancelled: bool = False
 
     def __enter__(self) -> BlockScope:
         self._task = current_task()

@@ -17,6 +17,8 @@ from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID
 class Component(Entity):
     """A file, a sequence of files, or a container of components.
 
+    Example: ``await session.create_component("plate.exr", {"name": "plate"})``
+
     The server returns components as their subtype, such as :class:`FileComponent`, and sets their
     ``system_type``. :meth:`AsyncSession.create_component` uploads a file and creates one.
 
@@ -52,13 +54,19 @@ class Component(Entity):
 
 
 class FileComponent(Component):
-    """One file."""
+    """One file.
+
+    Example: ``file = await job.attach("report.pdf"); print(file.size)``
+    """
 
     entity_type: ClassVar[str] = "FileComponent"
 
 
 class ContainerComponent(Component):
-    """A group of components."""
+    """A group of components.
+
+    Example: ``session.create(ContainerComponent, {"name": "delivery"})``
+    """
 
     entity_type: ClassVar[str] = "ContainerComponent"
 
@@ -66,7 +74,10 @@ class ContainerComponent(Component):
 
 
 class SequenceComponent(Component):
-    """A sequence of numbered files, such as frames."""
+    """A sequence of numbered files, such as frames.
+
+    Example: ``await session.create_sequence("plates/sh010.%04d.exr")``
+    """
 
     entity_type: ClassVar[str] = "SequenceComponent"
     default_projections: ClassVar[tuple[str, ...]] = (*Component.default_projections, "padding")
@@ -77,7 +88,10 @@ class SequenceComponent(Component):
 
 
 class ComponentLocation(Entity):
-    """The fact that a location stores the file of a component."""
+    """The fact that a location stores the file of a component.
+
+    Example: ``await session.populate(plate, "component_locations.resource_identifier")``
+    """
 
     entity_type: ClassVar[str] = "ComponentLocation"
     is_typed: ClassVar[bool] = True
@@ -100,6 +114,8 @@ class ComponentLocation(Entity):
 
 class Location(Entity):
     """A place where the files of components are stored.
+
+    Example: ``await session.query("Location where name is 'ftrack.server'").of(Location).one()``
 
     Source:
         docs/protocol.md, section 6.

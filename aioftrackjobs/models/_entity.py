@@ -82,9 +82,9 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
     """
 
     __slots__ = _STATE
-
-    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, defer_build=True)
-
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="allow", arbitrary_types_allowed=True, defer_build=True
+    )
     #: Name of the entity type, as the server spells it.
     entity_type: ClassVar[str] = "Entity"
     #: Attributes that make up the key, in the order of the schema.
@@ -496,4 +496,5 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         copy.__setstate__(self.__getstate__())
         return copy
 
-    __copy__ = __deepcopy__
+    def __copy__(self) -> Self:
+        return self.__deepcopy__()

@@ -86,7 +86,10 @@ class Stateful(Protocol):
 
 
 class Change(TypedDict):
-    """One value that :meth:`Entity.merge` changed."""
+    """One value that :meth:`Entity.merge` changed.
+
+    Example: ``[each["name"] for each in job.merge(other)]``
+    """
 
     type: Literal["remote_attribute", "local_attribute"]
     name: str

@@ -31,6 +31,8 @@ Values: TypeAlias = Mapping[str, JSONValue | Literal[_Unset.NOT_SET]]
 class Create:
     """An entity is created with *values*, in their wire form.
 
+    Example: ``isinstance(session.recorded_operations[0], Create)``
+
     Attributes:
         fresh: Whether its key was made for it, so that no other entity can have it.
     """
@@ -44,7 +46,10 @@ class Create:
 
 @dataclass(slots=True)  # not frozen, which takes twice as long: there is one for each change
 class Update:
-    """Attributes of an entity get new *values*, in their wire form."""
+    """Attributes of an entity get new *values*, in their wire form.
+
+    Example: ``isinstance(session.recorded_operations[0], Update)``
+    """
 
     action: ClassVar[str] = "update"
 
@@ -55,6 +60,8 @@ class Update:
 @dataclass(frozen=True, slots=True)
 class Delete:
     """An entity is deleted.
+
+    Example: ``isinstance(session.recorded_operations[-1], Delete)``
 
     Attributes:
         unseen: Whether no query has shown the entity, as far as is known. Queries may hide it, so

@@ -42,7 +42,10 @@ _OPEN = (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 class Verdict(StrEnum):
-    """What a recovery found out about a Job."""
+    """What a recovery found out about a Job.
+
+    Example: ``[lost for lost in recovery.jobs if lost.verdict is Verdict.FAILED]``
+    """
 
     FAILED = "failed"
     """It was lost, and has failed now; in a dry run, it would have failed."""
@@ -61,6 +64,8 @@ class Verdict(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RecoveredJob:
     """A Job that has not ended, and what a recovery did about it.
+
+    Example: ``for lost in (await recover(session)).failed: print(lost.description, lost.owner)``
 
     Attributes:
         id: The id of the Job.
@@ -87,6 +92,8 @@ class RecoveredJob:
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """What a recovery did.
+
+    Example: ``recovery = await recover(session, dry_run=True); print(len(recovery.failed))``
 
     Attributes:
         jobs: All Jobs that it looked at: running ones, and those that an engine has queued and
@@ -121,6 +128,8 @@ async def recover(
     grace: float = CLOCK_GRACE,
 ) -> Recovery:
     """Fail the running Jobs that have no owner any more.
+
+    Example: ``recovery = await recover(session, dry_run=True)``
 
     A Job of an engine's task is left alone for as long as its engine may deliver the task again, as
     :func:`job_key` was given; after that it fails, also while it is queued. If the session has a

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.transfers.content import Uploadable
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds between progress updates of one Job.
 INTERVAL = 1.0
@@ -167,6 +167,8 @@ async def job_context(
 def current_job() -> RunningJob:
     """Return the innermost Job whose block the calling code runs in.
 
+    Example: ``current_job().progress(0.5)``
+
     Tasks and ``asyncio.to_thread`` inherit it, and so do callbacks of the event loop and of
     transfers. Code that outlives the blocks of all its Jobs still gets the innermost one, on which
     reports have no effect then.
@@ -201,6 +203,8 @@ class JobLogFilter(logging.Filter):
 
 class RunningJob(Reporter):
     """A Job while its block runs: reports progress, takes attachments, decides how the Job ends.
+
+    Example: ``job.progress(3, "frame 1003", total=96)``
 
     All but :meth:`attach` may be called from any thread, callback or signal handler, never waits,
     and has no effect after the end of the block.

@@ -14,7 +14,7 @@ from aioftrackjobs.models import Entity, FileComponent, Job
 from aioftrackjobs.transfers.content import Uploadable
 from aioftrackjobs.transfers.upload import upload
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 
 async def create_thumbnail(

@@ -51,7 +51,7 @@ from aioftrackjobs.transfers.control import Detached, ProgressCallback, observin
 from aioftrackjobs.transfers.multipart import FileUpload
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 C = TypeVar("C", bound=Component)
 

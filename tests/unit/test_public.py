@@ -113,3 +113,15 @@ def test_every_public_name_is_in_the_reference() -> None:
 
     assert "automodule:: aioftrackjobs.errors" in (reference / "errors.md").read_text()
     assert shown | set(errors.__all__) | {"__version__"} >= set(aioftrackjobs.__all__)
+
+
+def test_every_public_name_has_a_docstring_with_an_example() -> None:
+    texts = {
+        name: inspect.getdoc(getattr(aioftrackjobs, name)) or ""
+        for name in aioftrackjobs.__all__
+        if not name.startswith("__")
+    }
+
+    assert [
+        name for name, text in texts.items() if "Example" not in text and "::\n" not in text
+    ] == []

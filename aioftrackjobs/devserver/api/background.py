@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Is called with an event that is set when the server stops: then the work should end early.
 Work = Callable[[threading.Event], None]
@@ -18,7 +18,7 @@ class Background:
 
     def __init__(self) -> None:
         self._pool = _new_pool()
-        self.stopping = threading.Event()
+        self.stopping: threading.Event = threading.Event()
 
     def start(self, work: Work) -> None:
         """Run *work* in the background, after all that was started before it."""

@@ -22,7 +22,7 @@ from aioftrackjobs.devserver.api_errors import (
 )
 from aioftrackjobs.devserver.mutations.batch import Batch
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Key in a Job's data that distinguishes the server's own Jobs from those of clients.
 _MARK = "worked_on_by_server"
@@ -48,7 +48,7 @@ class JobRun:
         self, services: Services, username: str, job_id: str, data: str, stopping: threading.Event
     ) -> None:
         self.services = services
-        self.rollback = ExitStack()
+        self.rollback: ExitStack = ExitStack()
         self.after_commit: list[Callable[[], object]] = []
         self._username = username
         self._job_id = job_id
@@ -56,11 +56,7 @@ class JobRun:
         self._stopping = stopping
 
     def check_stop(self) -> None:
-        """Check whether the server is stopping; long work calls this between steps.
-
-        Raises:
-            WorkFailedError: If it is stopping.
-        """
+        """Check whether the server is stopping; long work calls this between steps."""
         if self._stopping.is_set():
             raise WorkFailedError("The server was stopped.")
 

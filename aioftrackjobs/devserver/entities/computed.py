@@ -42,7 +42,7 @@ class FileUrls:
     """
 
     def __init__(self, base_url: str, sign: Signer) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url: str = base_url.rstrip("/")
         self._sign = sign
 
     def compute(self, entity_type: EntityType, name: str, row: Mapping[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from aioftrackjobs.devserver.events import frames
 from aioftrackjobs.devserver.events.expressions import Expression, parse, value_at
 from aioftrackjobs.devserver.limits import Limits
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Event: TypeAlias = dict[str, Any]
 #: Handshakes without a WebSocket that are remembered; the oldest is forgotten first.
@@ -47,7 +47,7 @@ class Connection:
     def __init__(self, username: str, limit: int) -> None:
         self.username = username
         self.subscribers: dict[str, Subscriber] = {}
-        self.slow = asyncio.Event()
+        self.slow: asyncio.Event = asyncio.Event()
         self._waiting = deque[str]([frames.CONNECT])
         self._room = limit
         self._changed = asyncio.Event()
@@ -115,7 +115,6 @@ class _Index:
             del self._shapes[fields]
 
     def candidates(self, event: Event) -> Iterator[Subscriber]:
-        """Yield the subscribers whose subscriptions may match."""
         for fields, groups in self._shapes.items():
             values = tuple(value_at(event, field) for field in fields)
             with suppress(TypeError):  # a list or an object equals no text
@@ -197,11 +196,7 @@ class EventHub:
                 connection.put(frames.acknowledgement(packet_id))
 
     def publish(self, event: Event) -> list[Subscriber]:
-        """Deliver *event*, and return the subscribers that it is for.
-
-        Raises:
-            ValueError: If its target is no expression.
-        """
+        """Deliver *event*, and return the subscribers that it is for."""
         found = self._subscribers_for(event)
         connections = dict.fromkeys(subscriber.connection for subscriber in found)
         if connections:

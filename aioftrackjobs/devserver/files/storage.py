@@ -69,7 +69,7 @@ class IncomingFile:
             dir=folder, prefix=INCOMING, delete=False, buffering=0
         )
         self._digest = hashlib.md5(usedforsecurity=False) if hashed else None
-        self.size = 0
+        self.size: int = 0
 
     def write(self, block: bytes) -> None:
         """Add *block* to the end."""
@@ -144,7 +144,6 @@ class _FolderLock:
                 fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def release(self) -> None:
-        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -162,7 +161,7 @@ class Storage:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._temporary = folder is None
-        self.folder = _usable(folder)
+        self.folder: Path = _usable(folder)
         self._lock = _FolderLock(self.folder)
         if self._lock.is_sole:
             # Left by servers that were killed; no other server uses them.
@@ -180,11 +179,7 @@ class Storage:
         return IncomingFile(self.folder, self.path(component_id), hashed=hashed)
 
     def path(self, component_id: str) -> Path:
-        """Return the path of a component's file, whether or not it exists.
-
-        Raises:
-            ValueError: If no file can have that name.
-        """
+        """Return the path of a component's file, whether or not it exists."""
         if not is_storable(component_id):
             raise ValueError(component_id)
         return self.folder / component_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Unpack
+from typing import Any, Unpack
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -79,7 +79,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
         ],
         middleware=[Middleware(TrustedMiddleware, hosts=trusted_hosts), CORS],
         exception_handlers={
-            ApiError: _api_error_response,
+            ApiError: lambda _, error: error_response(error),
             HTTPException: _http_error_response,
             Exception: _failure_response,
         },
@@ -99,13 +99,7 @@ def _get_only(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> 
     return route
 
 
-def _api_error_response(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)  # noqa: S101 - the class this handler is for
-    return error_response(error)
-
-
-def _http_error_response(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - the class this handler is for
+def _http_error_response(_: Request, error: Any) -> Response:
     response = error_response(RequestError(f"{error.detail}.", status=error.status_code))
     response.headers.update(error.headers or {})
     return response

@@ -22,17 +22,12 @@ from starlette.types import Message, Receive, Scope, Send
 from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import ApiError, DatabaseLockedError
 from aioftrackjobs.devserver.engine import Call, Engine
-from aioftrackjobs.devserver.http.backpressure import (
-    BIG_TOTAL,
-    SMALL,
-    DatabaseThread,
-    Slot,
-)
+from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, SMALL, DatabaseThread, Slot
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import batch_error_response, json_response
 from aioftrackjobs.devserver.limits import NeedsSlotError, SlowQueryError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Bytes of a body that is parsed faster than it is passed to a thread.
 _PARSED_AT_ONCE = 16 * 1024
@@ -102,11 +97,7 @@ class BatchEndpoint:
             return await run_sync(self._engine.parse, body, caller)
 
     async def _run(self, call: Call, request: Request, slot: Slot) -> bytes:
-        """Run *call*: at first in its turn, and beside others if it turns out to take long.
-
-        Raises:
-            ClientDisconnect: If the client has left meanwhile.
-        """
+        """Run *call*: at first in its turn, and beside others if it turns out to take long."""
         run, gives_up_at = self._in_turn, monotonic() + _LOCKED_FOR
         while True:
             largest = self._limits.response if slot.is_held else min(SMALL, self._limits.response)
@@ -181,7 +172,6 @@ class BatchEndpoint:
 
 
 def _messages(response: bytes) -> Iterator[Message]:
-    """Yield *response* in the pieces in which it is sent."""
     headers = json_response(response).raw_headers
     yield {"type": "http.response.start", "status": 200, "headers": headers}
     for start in range(0, len(response), _BLOCK):
@@ -191,11 +181,6 @@ def _messages(response: bytes) -> Iterator[Message]:
 
 
 async def _check_presence(request: Request) -> None:
-    """Check that the client still waits for the response.
-
-    Raises:
-        ClientDisconnect: If it does not.
-    """
     for _ in range(_ROUNDS):
         if await request.is_disconnected():
             raise ClientDisconnect

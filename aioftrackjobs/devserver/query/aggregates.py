@@ -36,7 +36,7 @@ class Groups:
     def __init__(self, query: Query, value: Callable[[Path], tuple[Attribute, Column]]) -> None:
         self._value = value
         grouped = {path: value(path) for path in query.group_by}
-        self.keys = [column for _, column in grouped.values()]
+        self.keys: list[Column] = [column for _, column in grouped.values()]
         self.columns: dict[str, tuple[Attribute, Column]] = {}
         for projection in query.projections or ():
             if isinstance(projection, Aggregate):

@@ -27,7 +27,7 @@ class Scope:
         self._model = model
         self._tables = tables
         self.entity_type = entity_type
-        self.source = tables[entity_type.root].alias()
+        self.source: sa.FromClause = tables[entity_type.root].alias()
 
     def is_of_type(self) -> Condition:
         """Return the condition that a row of the family's table is of the scope's type."""

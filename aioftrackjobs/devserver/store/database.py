@@ -80,7 +80,6 @@ def key_digest(api_key: str) -> bytes:
 
 
 def _make_private(database: Path) -> None:
-    """Let the file be read by its owner only, as it has secrets; SQLite's other files follow it."""
     os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
     for path in (database, *(database.with_name(database.name + end) for end in _SIDE_FILES)):
         with suppress(OSError):  # it is not there, or belongs to another user
@@ -96,8 +95,8 @@ class Transaction:
 
     def __init__(self, store: Connection, read: Meter, clock: Clock) -> None:
         #: The tables in queries, and the columns with a foreign key, see :class:`Tables`.
-        self.tables = store.tables.clauses
-        self.references = store.tables.references
+        self.tables: Mapping[str, sa.TableClause] = store.tables.clauses
+        self.references: Mapping[str, Mapping[str, tuple[str, str]]] = store.tables.references
         #: The user who makes the changes.
         self.username = ""
         self.clock = clock
@@ -106,11 +105,7 @@ class Transaction:
         self._driver = store.driver
 
     def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
-        """Return all rows of *statement*.
-
-        Raises:
-            ValidationError: If the database cannot run it, because it is too big.
-        """
+        """Return all rows of *statement*."""
         found: list[sa.Row[Any]] = []
         try:
             with closing(self._store.connection.execute(statement, parameters)) as result:
@@ -145,11 +140,7 @@ class Transaction:
         return self._driver.execute(sql, tuple(key.values())).fetchone()[0]
 
     def insert(self, table: str, values: Mapping[str, Any]) -> None:
-        """Add a row.
-
-        Raises:
-            DuplicateEntryError: If there is a row with its key.
-        """
+        """Add a row."""
         names, places = '", "'.join(values), ", ".join("?" * len(values))
         try:
             sql = f'INSERT INTO "{table}" ("{names}") VALUES ({places})'
@@ -222,7 +213,6 @@ class Transaction:
 
 
 def _where(key: Iterable[str]) -> str:
-    """Return SQL for the rows that have the values of *key*, which are parameters."""
     return "".join(
         f' {"AND" if number else "WHERE"} "{name}" = ?' for number, name in enumerate(key)
     )
@@ -264,7 +254,9 @@ class Connection:
             connect_args={"check_same_thread": False, "isolation_level": None},
         )
         compiled = BoundedCache(_COMPILED, lambda statement: len(statement.string))
-        self.connection = self._engine.connect().execution_options(compiled_cache=compiled)
+        self.connection: sa.Connection = self._engine.connect().execution_options(
+            compiled_cache=compiled
+        )
         sa.event.listen(self._engine, "before_cursor_execute", self._check_length)
         self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
         self._running: Transaction | None = None
@@ -296,12 +288,6 @@ class Connection:
             writes: Whether it changes anything.
             read: Counts the bytes that its queries find.
             clock: Says when its queries have taken too long.
-
-        Raises:
-            IntegrityError: If at its end a foreign key points at nothing.
-            DatabaseLockedError: If another process writes.
-            BusyError: If the server stops.
-            ApiError: The one of *clock*, if a query takes too long.
         """
         with self._lock:
             self._clock = clock
@@ -395,13 +381,13 @@ class Database(Connection):
         self.driver.execute("BEGIN IMMEDIATE")
         for sql in _CREATE_INTERNALS:
             self.driver.execute(sql)
-        self.schema_hash = schema_hash(list(model.documents))
+        self.schema_hash: str = schema_hash(list(model.documents))
         if self.driver.execute("SELECT 1 FROM _fact").fetchone() is None:
             for sql in self.tables.creating:
                 self.driver.execute(sql)
         if self._fact("schemas", self.schema_hash) != self.schema_hash:
             raise ServerStartError("database", self.database, "it was made for other schemas")
-        self.secret = bytes.fromhex(self._fact("secret", secrets.token_hex(_SECRET_BYTES)))
+        self.secret: bytes = bytes.fromhex(self._fact("secret", secrets.token_hex(_SECRET_BYTES)))
         self.driver.execute("COMMIT")
 
     def _fact(self, name: str, value: str) -> str:
@@ -423,7 +409,7 @@ class Database(Connection):
         do not count as changes.
         """
         with self._lock:
-            self.log = ChangeLog(self.driver, self.tables.clauses, ignored)
+            self.log: ChangeLog = ChangeLog(self.driver, self.tables.clauses, ignored)
             self._watcher = watcher
 
     def save(self) -> sqlite3.Connection:

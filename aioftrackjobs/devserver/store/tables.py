@@ -44,7 +44,7 @@ class Tables:
     def __init__(self, model: Model) -> None:
         self._model = model
         self.clauses: dict[str, sa.TableClause] = {}
-        self.references = defaultdict[str, dict[str, tuple[str, str]]](dict)
+        self.references: defaultdict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
         self.creating: list[str] = []
         followed = _join_columns(model)
         for entity_type in model.types.values():
