@@ -14,8 +14,7 @@ from anyio.abc import SocketStream
 from websockets.exceptions import ConnectionClosed
 
 from aioftrackjobs.devserver import Limits, ServerHandle, running
-from aioftrackjobs.devserver.pages import login
-from aioftrackjobs.devserver.pages import access
+from aioftrackjobs.devserver.pages import access, login
 
 from .caller import Caller, create, query
 from .hub_client import connected
