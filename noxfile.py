@@ -11,8 +11,8 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "virtualenv"
 
-PYTHONS = ["3.11", "3.12", "3.13"]
-CODE = ["aioftrackjobs", "tests", "examples", "noxfile.py"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+CODE = ["aioftrackjobs", "tests", "examples", "docs", "noxfile.py"]
 
 
 def install(session: nox.Session, group: str) -> None:
@@ -58,6 +58,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def engines(session: nox.Session) -> None:
+    """Test engines on PostgreSQL and Redis, where they are installed; arguments go to pytest."""
+    install(session, "engines")
+    session.run("pytest", "-n", "2", "--dist=loadfile", "tests/engines", *session.posargs)
+
+
+@nox.session
 def clients(session: nox.Session) -> None:
     """Run all integration tests on each HTTP client and event loop, not only what needs them."""
     install(session, "tests")
@@ -92,10 +99,20 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types: mypy in strict mode, pyright on what users write."""
+    """Check types: mypy in strict mode, pyright on what users write and on what they import."""
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
+    session.run("python", "tests/typing/check_models.py")
+    session.run("python", "tests/typing/completeness.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build; a warning is an error. Arguments go to Sphinx."""
+    install(session, "docs")
+    arguments = ("-W", "--keep-going", "-q", "-b", "html", *session.posargs)
+    session.run("sphinx-build", *arguments, "docs", "docs/_build")
 
 
 @nox.session

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         UnsupportedLocationError,
         ValidationError,
     )
+    from aioftrackjobs.jobs.keys import JobKey, job_key
     from aioftrackjobs.jobs.reports import Stage
     from aioftrackjobs.jobs.stopping import StopRequest
     from aioftrackjobs.models import (
@@ -75,8 +76,14 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.protocol.criteria import Attribute, Condition
     from aioftrackjobs.protocol.operations import Create, Delete, Update
+    from aioftrackjobs.running.command_jobs import run_command
     from aioftrackjobs.running.recovery import RecoveredJob, Recovery, Verdict, recover
-    from aioftrackjobs.running.running_job import RunningJob, current_job, job_context, run_command
+    from aioftrackjobs.running.running_job import (
+        JobLogFilter,
+        RunningJob,
+        current_job,
+        job_context,
+    )
     from aioftrackjobs.running.signals import shutdown_on_signals
     from aioftrackjobs.session import AsyncSession
 
@@ -112,6 +119,8 @@ __all__ = [
     "Job",
     "JobComponent",
     "JobDeletedError",
+    "JobKey",
+    "JobLogFilter",
     "JobOwnedError",
     "JobState",
     "JobStatus",
@@ -149,6 +158,7 @@ __all__ = [
     "__version__",
     "current_job",
     "job_context",
+    "job_key",
     "recover",
     "run_command",
     "shutdown_on_signals",
@@ -173,6 +183,7 @@ _MODULES = {
     "Health": "connection.health",
     "Job": "models",
     "JobComponent": "models",
+    "JobKey": "jobs.keys",
     "JobState": "models",
     "JobStatus": "models",
     "Location": "models",
@@ -188,10 +199,12 @@ _MODULES = {
     "Update": "protocol.operations",
     "User": "models",
     "Verdict": "running.recovery",
+    "JobLogFilter": "running.running_job",
     "current_job": "running.running_job",
     "job_context": "running.running_job",
+    "job_key": "jobs.keys",
     "recover": "running.recovery",
-    "run_command": "running.running_job",
+    "run_command": "running.command_jobs",
     "shutdown_on_signals": "running.signals",
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
@@ -32,11 +33,19 @@ from aioftrackjobs.entities.arguments import (
 )
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.ensure import ensure
-from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
+from aioftrackjobs.entities.of_session import EntitiesOfSession
+from aioftrackjobs.entities.queries import (
+    Query,
+    fetch_entity,
+    key_reference,
+    load_custom_attributes,
+    populate,
+)
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.of_session import JobsOfSession
 from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
 from aioftrackjobs.models import Entity, User
+from aioftrackjobs.protocol.custom_attributes import CustomAttribute
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.transfers.of_session import FilesOfSession
@@ -75,7 +84,7 @@ def _safe(observer: object) -> SafeObserver:
     return SafeObserver(cast("Observer", observer))
 
 
-class AsyncSession(JobsOfSession, FilesOfSession):
+class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
     """A connection to an ftrack server, with its entities and their uncommitted changes.
 
     ::
@@ -113,6 +122,8 @@ class AsyncSession(JobsOfSession, FilesOfSession):
             session opens, the journal cannot be written.
         ArgumentError: Another argument has a wrong type or value.
     """
+
+    _context_type: ClassVar[type[EntityContext]] = EntityContext
 
     def __init__(
         self,
@@ -155,7 +166,7 @@ class AsyncSession(JobsOfSession, FilesOfSession):
             transport=transport,
             observer=None if observer is None else _safe(observer),
         )
-        self._context = EntityContext(self._connection)
+        self._context = self._context_type(self._connection)
         self._jobs = JobsContext(self._context, lease=lease)
         self._events: EventHub | None = None
 
@@ -311,6 +322,41 @@ class AsyncSession(JobsOfSession, FilesOfSession):
         """Return the server's schema documents, loaded once (docs/protocol.md, section 5.1)."""
         self._connection.require_open()
         return list(await self._context.schemas())
+
+    async def custom_attributes(self) -> list[CustomAttribute]:
+        """Load the configurations of custom attributes, and return what they say.
+
+        A query or :meth:`populate` of ``custom_attributes`` loads them, if they are not. Creating
+        an entity with custom attributes needs them before::
+
+            await session.custom_attributes()
+            session.create("Shot", {"name": "sh010", "custom_attributes": {"fstart": 1001}, ...})
+        """
+        self._connection.require_open()
+        return await load_custom_attributes(self._context)
+
+    def use_models(self, models: ModuleType | Iterable[type[Entity]]) -> None:
+        """Let entities be of the classes in *models*, by their entity types.
+
+        ``aioftrackjobs models > studio.py`` writes such a module from a server's schemas::
+
+            import studio
+
+            session.use_models(studio)
+            shot = await session.query(studio.Shot).first()
+
+        Args:
+            models: Classes, or a module that lists them under ``MODELS``.
+
+        Raises:
+            EntityError: A class cannot be that of its entity type.
+            UnknownEntityTypeError: The schemas are loaded, and have no such type.
+        """
+        self._connection.require_open(anywhere=True)
+        listed: Any = getattr(models, "MODELS", models)
+        require(isinstance(listed, Iterable), "models", "a module, or classes", models)
+        for each in listed:
+            self._context.model(each)
 
     async def current_user(self) -> User:
         """Return the user as whom the session acts, loaded once.

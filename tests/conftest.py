@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from inspect import iscoroutinefunction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import certifi
 import pytest
 from anyio.from_thread import start_blocking_portal
 
 from aioftrackjobs.devserver import ServerHandle, running
 
 from . import amounts  # noqa: F401 - before hypothesis is told which of its profiles to load
+
+#: Seconds for a test that is marked slow or runs programs; others have a minute. On a busy machine
+#: either may take ten times as long as on its own.
+_SLOW_LIMIT = 240
 
 #: Tests of what users do run under pytest-asyncio, as most users' own tests do.
 _ACCEPTANCE = Path(__file__).parent / "acceptance"
@@ -31,7 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Make this process, and those that tests start, alike on every machine."""
+    _have_default_signal_handlers()
+    if not hasattr(config, "workerinput"):  # the processes of pytest-xdist inherit it
+        config.add_cleanup(_trust_one_certificate())
+
+
+def _have_default_signal_handlers() -> None:
     """Have child processes start with default handlers of signals, whatever this one ignores.
 
     What is ignored stays ignored in a child, and a shell starts what runs in its background
@@ -40,6 +54,36 @@ def pytest_configure() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+def _trust_one_certificate() -> Callable[[], None]:
+    """Trust a single authority, because each HTTP client of a test loads all of them anew.
+
+    That takes 50 ms of computing. Tests with TLS have authorities of their own.
+
+    Returns:
+        What removes the file.
+    """
+    known = Path(certifi.where()).read_text()
+    first = known[known.index("-----BEGIN") :].partition("-----END CERTIFICATE-----\n")
+    folder = TemporaryDirectory()
+    file = Path(folder.name, "authority.pem")
+    file.write_text("".join(first[:2]))
+    for name in ("SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        os.environ.pop(name, None)
+    os.environ["SSL_CERT_FILE"] = str(file)
+    return folder.cleanup
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what is collected, and lives to the end, out of the garbage collections of the tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,7 +101,7 @@ def pytest_pycollect_makeitem(
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the slow tests, so that no process of pytest-xdist works on one alone at the end.
 
     At first it gives each process an equal part of the tests, in their order.
@@ -65,6 +109,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     others = [item for item in items if not item.get_closest_marker("slow")]
+    if not config.getoption("timeout"):
+        for item in items:
+            if item.get_closest_marker("slow") or item.path.is_relative_to(_ACCEPTANCE):
+                item.add_marker(pytest.mark.timeout(_SLOW_LIMIT))
     parts = list[pytest.Item]()
     for number in range(processes):
         begins = slow[number::processes]

@@ -16,7 +16,7 @@ from aioftrackjobs.background import SafeLogger, is_cancellation_of_task, leaves
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.session import AsyncSession
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds that the function of an action may take to decide whether it is offered.
 DISCOVER_LIMIT = 1.0
@@ -38,7 +38,7 @@ class Discovery:
         self._actions = tuple(actions)
         self._items = {action: action.item() for action in self._actions}
         needs_roles = any(action.roles for action in self._actions)
-        self.people = People(session, needs_roles=needs_roles)
+        self.people: People = People(session, needs_roles=needs_roles)
 
     async def reply(self, event: ActionEvent) -> dict[str, Any] | None:
         """Return the items of all actions that are offered; None if there are none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from aioftrackjobs.actions.launch import Launch
@@ -11,7 +13,7 @@ from aioftrackjobs.models import Job
 from aioftrackjobs.protocol.query import bind
 
 #: The button that ftrack's web interface lacks: stops Jobs of the user who clicks.
-stop_my_jobs = Actions()
+stop_my_jobs: Actions = Actions()
 
 #: Jobs that the form lists; the latest.
 _MOST = 50
@@ -41,7 +43,9 @@ async def _choices(launch: Launch) -> list[tuple[str, str]]:
 
 
 class _Stop(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"submit_button_label": "Stop"})
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        json_schema_extra={"submit_button_label": "Stop"}
+    )
 
     jobs: list[str] = Field(min_length=1)
     reason: str = Field("", max_length=200, description="for the text of the Jobs")

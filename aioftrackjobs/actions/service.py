@@ -27,7 +27,7 @@ from aioftrackjobs.models import Job, JobState, known_state
 from aioftrackjobs.running.running_job import RunningJob, job_context
 from aioftrackjobs.session import AsyncSession, connection_of, context_of
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Sends an event to the web interface: topic, data, target.
 Publish: TypeAlias = Callable[[str, Mapping[str, Any], str], Awaitable[None]]

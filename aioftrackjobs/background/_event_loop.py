@@ -100,7 +100,7 @@ class EventLoop(ABC):
     def __init__(self) -> None:
         self._process = os.getpid()
         self._thread = threading.get_ident()
-        self.is_released = False
+        self.is_released: bool = False
 
     def release(self) -> None:
         """Refuse nothing any more, because the session is closed."""

@@ -33,7 +33,7 @@ import sniffio
 
 from aioftrackjobs.background._event_loop import EventLoop, Waiter, loop_caller, running_event_loop
 from aioftrackjobs.background._faults import FaultGuard, Surviving, is_cancellation_of_task
-from aioftrackjobs.background._texts import type_name
+from aioftrackjobs.background._texts import name_of_function
 from aioftrackjobs.errors import SessionStateError
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class BackgroundTasks:
         self.event_loop: EventLoop | None = None
         self.new_waiter: Callable[[], Waiter]
         self._call_in_loop: Callable[[Callable[[], None]], object]
-        self._entry: Callable[[object], Coroutine[Any, Any, None]] = self._begin
+        self._unbegun: dict[object, Coroutine[Any, Any, None]] = {}  # coroutines of asyncio's tasks
+        self._entry: Callable[[object], Coroutine[Any, Any, None]] = self._prepare
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
@@ -188,7 +189,7 @@ class BackgroundTasks:
             raise SessionStateError("the event loop of the session has ended") from exc
 
     def _call(self, function: Callable[[], None]) -> None:
-        with self.surviving(_name_of(function)):  # trio crashes by an error in a callback
+        with self.surviving(name_of_function(function)):  # trio crashes by an error in a callback
             function()
 
     # Faults: see FaultGuard
@@ -246,7 +247,12 @@ class BackgroundTasks:
     def _start_in(self, group: anyio.abc.TaskGroup, context: Context, token: object) -> None:
         context.run(partial(group.start_soon, self._entry, token, name=_NAME))
 
+    def _prepare(self, token: object) -> Coroutine[Any, Any, None]:
+        self._unbegun[token] = coroutine = self._begin(token)
+        return coroutine
+
     async def _begin(self, token: object) -> None:
+        self._unbegun.pop(token, None)
         await self.wait_turns(self._to_begin[token][-1])
         _, function, args, _ = self._to_begin.pop(token)
         try:
@@ -254,7 +260,7 @@ class BackgroundTasks:
         except SessionStateError:
             pass  # it is closed
         except BaseException as exc:
-            if not self.survives(exc, _name_of(function)):
+            if not self.survives(exc, name_of_function(function)):
                 raise
 
     async def wait_turns(self, count: int) -> None:
@@ -300,7 +306,7 @@ class BackgroundTasks:
                 if finished:
                     break
         if failure is not None and (
-            cancellation is None or not self.survives(failure, _name_of(function))
+            cancellation is None or not self.survives(failure, name_of_function(function))
         ):
             raise failure
         if cancellation is not None:
@@ -454,18 +460,22 @@ class BackgroundTasks:
                 self.event_loop.release()
 
     async def _run_group(self) -> None:
-        async with anyio.create_task_group() as group:
-            self._group = group
-            for token, (context, *_) in self._to_begin.items():
-                self._start_in(group, context, token)
-            if self._loop_is_shutting_down:
-                group.start_soon(self._watch_foreign_tasks, name=_NAME)
-            self._started.set()
-            try:
-                await self._stopping.wait()
-            finally:
-                self._group = None  # from here on, work waits for the next group
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                for token, (context, *_) in self._to_begin.items():
+                    self._start_in(group, context, token)
+                if self._loop_is_shutting_down:
+                    group.start_soon(self._watch_foreign_tasks, name=_NAME)
+                self._started.set()
+                try:
+                    await self._stopping.wait()
+                finally:
+                    self._group = None  # from here on, work waits for the next group
+                group.cancel_scope.cancel()
+        finally:
+            while self._unbegun:  # asyncio warns of coroutines that have not begun
+                self._unbegun.popitem()[1].close()
 
     def _take_back_cancellation(self) -> None:
         """Tell asyncio that the cancellation was handled."""
@@ -487,9 +497,3 @@ async def _wait_out(event: anyio.Event) -> BaseException | None:
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
-
-
-def _name_of(function: object) -> str:
-    while isinstance(function, partial):
-        function = function.func
-    return str(getattr(function, "__qualname__", type_name(function)))

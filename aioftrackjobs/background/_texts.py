@@ -14,6 +14,7 @@ import stat
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import CodeType, TracebackType
@@ -72,6 +73,13 @@ def type_name(value: object) -> str:
     """Return the name of the type of *value*, whatever its metaclass says."""
     name: str = type.__dict__["__name__"].__get__(type(value))
     return name
+
+
+def name_of_function(function: object) -> str:
+    """Return the qualified name of *function*, which may be a partial of one."""
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__qualname__", type_name(function)))
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:

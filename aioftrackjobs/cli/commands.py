@@ -26,7 +26,7 @@ from aioftrackjobs.cli.job_commands import commands
 _INTERRUPTED = 130
 _MIB = 1024 * 1024
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Run commands as ftrack Jobs, look at Jobs, and run an ftrack server on this machine.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -213,6 +213,22 @@ def schemas(server: Server = None, api_user: ApiUser = None, api_key: ApiKey = N
     from aioftrackjobs.cli.dump import write_schemas
 
     anyio.run(write_schemas, ServerOptions(server, api_user, api_key))
+
+
+@app.command()
+def models(
+    types: Annotated[
+        list[str] | None, typer.Argument(metavar="TYPE", help="Entity types. Default: all.")
+    ] = None,
+    server: Server = None,
+    api_user: ApiUser = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Print a Python module with the entity types of an ftrack server, for type checkers."""
+    from aioftrackjobs.cli.models import write_models
+
+    options = ServerOptions(server, api_user, api_key)
+    print(anyio.run(write_models, options, types or []), end="")
 
 
 _Selection = Annotated[

@@ -28,7 +28,7 @@ _Since = Annotated[
 _Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="So many at most.")]
 
 #: How the commands are called, in the order of their help.
-commands = typer.Typer()
+commands: typer.Typer = typer.Typer()
 
 
 #: Seconds for which a server that does not respond is tried again: someone sits and waits.

@@ -19,6 +19,7 @@ _STYLES = {
     Verdict.ALIVE: "green",
     Verdict.UNOWNED: "dim",
     Verdict.CHANGED: "green",
+    Verdict.REDELIVERED: "green",
     Verdict.REFUSED: "red",
 }
 

@@ -13,7 +13,7 @@ import anyio
 
 from aioftrackjobs.commands.reporting import CommandExecution, ReportedJob, ReportOptions
 from aioftrackjobs.errors import ConfigurationError, FtrackJobsError, JobStoppedError
-from aioftrackjobs.running.running_job import report_execution
+from aioftrackjobs.running.command_jobs import report_execution
 from aioftrackjobs.session import AsyncSession
 
 if TYPE_CHECKING:

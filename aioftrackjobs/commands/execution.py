@@ -36,6 +36,8 @@ _STDOUT, _STDERR = 1, 2
 class CommandResult:
     """How a command ended.
 
+    Example: ``result = await run_command(session, ["ls"]); print(result.exit_code)``
+
     Attributes:
         exit_code: As a shell reports it: 128 plus its number after a signal, 127 if there is no
             such command, 126 if it cannot be executed.
@@ -58,12 +60,12 @@ class CommandResult:
         was_stopped: bool,
         log: str,
     ) -> None:
-        self.exit_code = exit_code
-        self.reason = reason
-        self.seconds = seconds
-        self.attempts = attempts
-        self.was_stopped = was_stopped
-        self.log = log
+        self.exit_code: int = exit_code
+        self.reason: str | None = reason
+        self.seconds: float = seconds
+        self.attempts: int = attempts
+        self.was_stopped: bool = was_stopped
+        self.log: str = log
 
     def __repr__(self) -> str:
         shown = "" if self.reason is None else f", {self.reason!r}"
@@ -109,12 +111,15 @@ class CommandSettings:
         is_quiet: bool = False,
         has_input: bool = False,
     ) -> None:
-        self.arguments = list(arguments)
+        self.arguments: list[str] = list(arguments)
         self.job_id = job_id
-        self.environment = {**os.environ, **(environment or {}), JOB_ID: job_id}
+        self.environment: dict[str, str] = {**os.environ, **(environment or {}), JOB_ID: job_id}
         self.folder = folder
-        self.timeout, self.grace, self.retries = timeout, grace, retries
-        self.is_quiet, self.has_input = is_quiet, has_input
+        self.timeout: float | None = timeout
+        self.grace: float = grace
+        self.retries: int = retries
+        self.is_quiet: bool = is_quiet
+        self.has_input: bool = has_input
         self._reading = {"preset": preset, "pattern": pattern, "frames": frames}
         self._duration = duration
         if preset == "ffmpeg" and duration is None:

@@ -23,7 +23,7 @@ from aioftrackjobs.commands.reporting import (
 from aioftrackjobs.config.settings import require, require_count, require_flag, require_seconds
 from aioftrackjobs.errors import ArgumentError, FtrackJobsError
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 
 def execution_of(

@@ -123,16 +123,10 @@ class LineReader:
             log.add(memoryview(data)[begin:end])
         if not self._reader.may_have_progress(data, begin, end):
             return
-        lines = bytes(data[begin:end]).replace(b"\r", b"\n").split(b"\n")
         with self._lock:
-            readings = [
-                self._reader.read(line[:LONGEST_LINE].decode("utf-8", "replace"))
-                for line in lines
-                if line
-            ]
+            readings = self._reader.read_lines(bytes(data[begin:end]), LONGEST_LINE)
         for reading in readings:
-            if reading is not None:
-                self._report(reading)
+            self._report(reading)
 
 
 class Pump:

@@ -40,11 +40,11 @@ class Preset:
         *patterns: str,
         of_frame: bool = True,
     ) -> None:
-        self.program = program
-        self.source = source
-        self.needles = tuple(needles)
-        self.patterns = patterns
-        self.of_frame = of_frame
+        self.program: str = program
+        self.source: str = source
+        self.needles: tuple[str, ...] = tuple(needles)
+        self.patterns: tuple[str, ...] = patterns
+        self.of_frame: bool = of_frame
 
 
 _PERCENT = r"(?P<percent>\d{1,3}(?:\.\d+)?)"

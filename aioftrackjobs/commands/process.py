@@ -96,7 +96,7 @@ class Process:
         except BaseException:
             self._release_watchdog()
             raise
-        self.pid = self._popen.pid
+        self.pid: int = self._popen.pid
         if self._watchdog is not None:
             _tell(self._watchdog, f"{self.pid}\n")
         self._ending = threading.Lock()

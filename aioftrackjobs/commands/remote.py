@@ -13,7 +13,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from aioftrackjobs.commands.execution import CommandResult, Execution
+from aioftrackjobs.commands.execution import CommandResult, CommandSettings, Execution
 from aioftrackjobs.commands.process import BY_SIGNAL
 from aioftrackjobs.commands.progress import Reading
 
@@ -174,8 +174,8 @@ class RemoteExecution:
     """
 
     def __init__(self, link: _Link, execution: Execution) -> None:
-        self.settings = execution.settings
-        self.warn = execution.warn
+        self.settings: CommandSettings = execution.settings
+        self.warn: Callable[[str], object] = execution.warn
         self.result: CommandResult | None = None
         self._link = link
         self._lock = threading.RLock()

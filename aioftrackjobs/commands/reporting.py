@@ -33,7 +33,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
-from aioftrackjobs.jobs.late_creation import report_to_create
+from aioftrackjobs.jobs.late_creation import Log, report_to_create
 from aioftrackjobs.jobs.progress import one_line
 from aioftrackjobs.models import Entity, JobStatus
 
@@ -187,12 +187,18 @@ async def attach_log(
     Raises:
         FtrackJobsError: That did not succeed.
     """
+    if (log := _log_of(execution, when, redact)) is not None:
+        await job.attach(log.text.encode("utf-8", "replace"), name=log.name)
+
+
+def _log_of(execution: CommandExecution, when: LogWhen, redact: Callable[[str], str]) -> Log | None:
+    """Return the end of the output, if it is to be attached."""
     result = execution.result
     if result is None or when == "never" or not result.log.strip():
-        return
+        return None
     if when == "always" or (result.reason is not None and not result.was_stopped):
-        content = redact(result.log).encode("utf-8", "replace")
-        await job.attach(content, name=f"{execution.settings.name}.log")
+        return Log(f"{execution.settings.name}.log", redact(result.log))
+    return None
 
 
 class ExecutionReporter:
@@ -354,7 +360,8 @@ class ExecutionReporter:
         status = JobStatus.DONE if result.reason is None else JobStatus.FAILED
         reason = result.reason and one_line(result.reason, self._jobs.api_key)
         data = JobData(self._job.description, failure_reason=reason).compose(None)
-        if await self._keep(report_to_create(self._job.user, status, data)):
+        log = _log_of(self._execution, self._options.log, self._jobs.entities.redact)
+        if await self._keep(report_to_create(self._job.user, status, data, log)):
             self._warn("ftrack cannot be reached; the journal keeps the Job, to be delivered later")
         else:
             self._warn(

@@ -67,11 +67,11 @@ class ServerStatus:
         self.last_failure: datetime | None = None
         self.failing_since: datetime | None = None
         self.last_error: str | None = None
-        self.clock_offset = timedelta(0)
+        self.clock_offset: timedelta = timedelta(0)
         self._date: tuple[datetime, float] | None = None  # the server's, and when it arrived
         self._doubted_offset: timedelta | None = None
         self.on_clock_step: Callable[[timedelta], None] = lambda _: None
-        self.pauses = Pauses(expedited_pause)
+        self.pauses: Pauses = Pauses(expedited_pause)
 
     def note_response(self, headers: Mapping[str, str], *, is_success: bool = False) -> None:
         """Note that the server responded; the header ``Date`` is the time of its clock.

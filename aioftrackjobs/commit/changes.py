@@ -237,16 +237,17 @@ def settle_applied(
 ) -> None:
     """Settle changes *taken* from *unit*, which the server has applied: values become remote."""
     for recorded in taken if len(taken) == 1 else without_resets(taken):
-        entity, operation = recorded.entity, recorded.operation
-        if isinstance(operation, Delete):
-            context.forget(entity)
+        entity, operation, values = recorded.entity, recorded.operation, recorded.values
+        if isinstance(operation, Update):  # as nearly always
+            pass
         elif isinstance(operation, Create):
             end_creation(context, unit, operation.target)
             settle_created(entity)
-        for name, value in recorded.values.items():
-            settle(entity, name, value)
-        if recorded.values:
-            context.note_written(entity, recorded.values)
+        else:
+            context.forget(entity)
+        if values:
+            settle(entity, values)
+            context.note_written(entity, values)
 
 
 def end_creation(context: UnitOfWorkContext, unit: object, target: Reference) -> None:

@@ -111,14 +111,14 @@ class Dispatcher:
         self._pauses = pauses
         self._timings = timings
         self._background = background
-        self.require_here = background.require_here
+        self.require_here: Callable[[], None] = background.require_here
         make_lane = partial(
             Lane, background, self._end, self.abandon, group_commit=group_commit, timings=timings
         )
         self._ordinary = make_lane(max_requests=max_requests)
         self._reserved = make_lane(max_requests=RESERVED_REQUESTS)
         self._lanes = (self._ordinary, self._reserved)
-        self.late_writes = LateWrites(
+        self.late_writes: LateWrites = LateWrites(
             background,
             read=self.call,
             write=lambda operations: self.submit(operations, lambda _: None),

@@ -166,7 +166,7 @@ class Lane:
         timings: Timings,
     ) -> None:
         self.sender: BatchSender | None = None
-        self.queue = SendQueue(group_commit=group_commit)
+        self.queue: SendQueue = SendQueue(group_commit=group_commit)
         self.is_closed = False
         self._background = background
         self._end_request, self._abandon = end, abandon

@@ -35,7 +35,7 @@ from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.reconciliation import Row, agrees, same_value, value_queries
 from aioftrackjobs.protocol.values import JSONValue, Reference
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Entities that are watched at most; of further ones a late request is not noticed.
 _MOST = 1_000

@@ -35,20 +35,16 @@ class EntityOrder:
         """Put *request* behind those that it has to wait for; return whether there are none."""
         if not request.writes:
             return True
-        latest, creating = self._latest, self._creating
+        latest = self._latest
         # Not set[PendingRequest](), which takes eight times as long: this runs for each commit.
-        before: set[PendingRequest] = self._parents(request.operations) if creating else set()
+        before: set[PendingRequest] = self._parents(request.operations) if self._creating else set()
         for key in request.writes:
             earlier = latest.get(key)
             if earlier is not None:
                 before.add(earlier)
             latest[key] = request
-        for each in request.creates:
-            creating[each] = request
-        for each in request.deletes:
-            before.update(self._linking.get(each, ()))
-        for each in request.references:
-            self._linking.setdefault(each, {})[request] = None
+        if request.creates or request.deletes or request.references:
+            self._link(request, before)
         if not before:
             return True
         before.discard(request)
@@ -58,6 +54,15 @@ class EntityOrder:
             earlier.dependents.append(request)
         request.waits_for = len(before)
         return not before
+
+    def _link(self, request: PendingRequest, before: set[PendingRequest]) -> None:
+        """Note what *request* creates and links, and add to *before* what it must not overtake."""
+        for each in request.creates:
+            self._creating[each] = request
+        for each in request.deletes:
+            before.update(self._linking.get(each, ()))
+        for each in request.references:
+            self._linking.setdefault(each, {})[request] = None
 
     def _parents(self, operations: Sequence[Operation]) -> set[PendingRequest]:
         """Return the requests that create what *operations* refer to."""
@@ -97,9 +102,14 @@ class EntityOrder:
         return freed
 
     def _forget(self, request: PendingRequest) -> None:
+        latest = self._latest
         for key in request.writes:
-            if self._latest.get(key) is request:
-                del self._latest[key]
+            if latest.get(key) is request:
+                del latest[key]
+        if request.creates or request.references:
+            self._unlink(request)
+
+    def _unlink(self, request: PendingRequest) -> None:
         for value in request.creates:
             if self._creating.get(value) is request:
                 del self._creating[value]

@@ -1,9 +1,8 @@
 """A request that waits for its end: a commit, or a call of another kind.
 
-A commit has three possible ends. *Applied*: the server did all of it. *Not applied*: the server
-refused it, or never received it, so that the caller may commit again. *Unknown*: it was sent, and
-neither a response nor a query shows what the server did. Between its submission and its end a
-request is in one of these states::
+A commit has three ends. *Applied*: the server did all of it. *Not applied*: the server refused it,
+or never received it. *Unknown*: it was sent, and neither a response nor a query shows what the
+server did. Between its submission and its end a request is in one of these states::
 
     submit
       |
@@ -29,18 +28,17 @@ The attributes that show the state:
 
 - HELD: ``waits_for`` is above 0. Requests about one entity keep their order (:class:`EntityOrder`).
 - QUEUED: ``is_queued``. It waits in the :class:`SendQueue` for a worker.
-- TAKEN: neither ``is_queued`` nor ``is_sent``. A worker has it: it waits for others to share its
-  request, asks a question that has to come first, connects, or pauses between two attempts.
+- TAKEN: neither ``is_queued`` nor ``is_sent``. A worker has it, and waits for others to share its
+  request, asks a question first, connects, or pauses between two attempts.
 - SENT: ``is_sent``. The server may have received it, so that it cannot be withdrawn any more. With
   a client of the caller's that does not report when a request leaves, this begins earlier.
-- UNCERTAIN: ``uncertain_because`` is set, and ``is_sent`` stays true until the end. Before each
-  further attempt the server is asked what it has done (:class:`Reconciler`).
+- UNCERTAIN: ``uncertain_because`` is set; ``is_sent`` stays true. Before each further attempt the
+  server is asked what it has done (:class:`Reconciler`).
 - The ends: ``outcome`` is set. It is set once, and never changes.
 
 A caller that is cancelled withdraws its request only before it is SENT, and the worker is free at
-once (:class:`Withdrawal`). After that, the request goes on to its end without the caller, and its
-``settle`` callback updates the unit of work; only if the attempt turns out not to have left, or the
-server was busy, it is withdrawn then.
+once (:class:`Withdrawal`). After that, the request goes on without the caller, and its ``settle``
+callback updates the unit of work; if the attempt has not left, it is withdrawn then.
 
 A request with ``send_within`` has one attempt, and ends as NOT APPLIED or UNKNOWN where others
 would be sent again. Its values are made from what was read right before, as the ``data`` of a Job
@@ -168,8 +166,7 @@ class Manner(TypedDict, total=False):
 class PendingRequest:
     """A commit, or a call of another kind; the states are described at the top of this module.
 
-    A render farm makes one for each change of each Job. Therefore the defaults, which most of them
-    keep, are attributes of the class.
+    A render farm makes many. So the defaults, which most of them keep, are attributes of the class.
 
     Attributes:
         operations: The operations of a commit; none for another call.
@@ -242,7 +239,8 @@ class PendingRequest:
     _waiters: Sequence[Waiter] = ()
 
     def __init__(self, count: int) -> None:
-        self.count = self.count_left = count
+        self.count: int = count
+        self.count_left: int = count
 
     @classmethod
     def of_commit(
@@ -266,31 +264,35 @@ class PendingRequest:
         request.settle = settle
         if manner:
             request._set(manner)
-        unordered = request.unordered
-        is_update = len(operations) == 1 and isinstance(operations[0], Update)  # as nearly always
-        if not is_update:
-            for operation in operations:  # not any(): this runs for each operation of a farm
-                if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
-                    request.has_chosen_keys = request.travels_alone = True
-                elif type(operation) is Delete:
-                    request.travels_alone = True
-        if unordered:
-            pass
-        elif is_update:
-            request.writes = (key_of(operations[0].target),)
-        else:
-            request.writes = tuple([key_of(operation.target) for operation in operations])
-            request.deletes = [
-                op.target.key[0][1]
-                for op in operations
-                if isinstance(op, Delete) and len(op.target.key) == 1
-            ]
-            request.creates = [*chain.from_iterable(map(created_ids, operations))]
-        if not unordered and (references := linked_ids(operations)):
-            request.references = references
         if uncertain_because is not None:
             request.uncertain_because, request.is_sent = uncertain_because, True
+        is_update = len(operations) == 1 and isinstance(operations[0], Update)  # as nearly always
+        if not is_update:
+            request._note_kinds()
+        if not request.unordered:
+            if is_update:
+                request.writes = (key_of(operations[0].target),)
+            else:
+                request._note_keys()
+            if references := linked_ids(operations):
+                request.references = references
         return request
+
+    def _note_kinds(self) -> None:
+        """Note what its operations that are no updates require of its sending."""
+        for operation in self.operations:  # not any(): this runs for each operation of a farm
+            if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
+                self.has_chosen_keys = self.travels_alone = True
+            elif type(operation) is Delete:
+                self.travels_alone = True
+
+    def _note_keys(self) -> None:
+        """Note which entities it changes, creates and deletes."""
+        operations = self.operations
+        self.writes = tuple([key_of(operation.target) for operation in operations])
+        deleted = [each.target.key for each in operations if isinstance(each, Delete)]
+        self.deletes = [key[0][1] for key in deleted if len(key) == 1]
+        self.creates = [*chain.from_iterable(map(created_ids, operations))]
 
     @classmethod
     def of_call(
@@ -320,7 +322,7 @@ class PendingRequest:
             UnserialisableValueError: A value or a name has no wire form.
         """
         if self._body is None:
-            wire = self.call or [encode_operation(each) for each in self.operations_left]
+            wire = self.call or [*map(encode_operation, self.operations_left)]
             try:
                 self._body = encode_batch(wire)
             except Exception as exc:  # noqa: BLE001 - whatever pydantic_core raises

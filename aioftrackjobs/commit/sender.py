@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
@@ -52,9 +53,13 @@ from aioftrackjobs.protocol.operations import Create, Operation
 from aioftrackjobs.protocol.results import AnyOperation
 from aioftrackjobs.protocol.wire import is_foreign, join_batches
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=FtrackJobsError)
+
+# What few requests have. Groups are large, and so it is searched for without a loop.
+_end_of, _doubt = attrgetter("outcome"), attrgetter("uncertain_because")
+_limit, _given_up = attrgetter("send_within"), attrgetter("is_abandoned")
 
 #: Ends a request with an outcome.
 End: TypeAlias = Callable[[PendingRequest, Outcome], None]
@@ -150,9 +155,10 @@ class BatchSender:
             with withdrawal.sending(group, marks_sent=False):
                 await self._reconciler.check_chosen_keys(group, withdrawal)
             group = _not_ended(group)  # its caller may have withdrawn it meanwhile
-        for request in group:
-            if request.send_within is not None and request.is_stale:
-                request.withdraw()
+        if any(map(_limit, group)):
+            for request in group:
+                if request.is_stale:
+                    request.withdraw()
         group = _not_ended(group)
         if not group:
             return (), []
@@ -190,9 +196,9 @@ class BatchSender:
 
     async def _resolve_uncertain(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
         """Ask what the server has done of uncertain requests; return what is left to send."""
-        uncertain = [request for request in group if request.uncertain_because is not None]
-        if not uncertain:
+        if not any(map(_doubt, group)):
             return group
+        uncertain = [request for request in group if request.uncertain_because is not None]
         await self._reconciler.reconcile(uncertain)
         return self._end_done(group)
 
@@ -349,10 +355,9 @@ class Withdrawal:
         replaced: The body that has left, if that was not all of what the attempt began with.
     """
 
-    replaced: bytes | None
-
     def __init__(self, group: Sequence[PendingRequest], active: set[Withdrawal]) -> None:
-        self.group, self.replaced = group, None
+        self.group: Sequence[PendingRequest] = group
+        self.replaced: bytes | None = None
         self._active = active
         self._scope: anyio.CancelScope | None = None
         self._may_cancel = False
@@ -453,11 +458,12 @@ class Withdrawal:
         self._may_cancel = False
         if self._has_left:
             return None
-        for request in self.group if self._marks_sent else ():
-            is_stale = request.send_within is not None and request.is_stale
-            if is_stale or request.is_abandoned:  # meanwhile, when it was not known that it waits
-                request.is_abandoned = True
-                request.note_unsent()
+        if self._marks_sent and (any(map(_limit, self.group)) or any(map(_given_up, self.group))):
+            for request in self.group:
+                # Meanwhile, when it was not known that it waits.
+                if request.is_stale or request.is_abandoned:
+                    request.is_abandoned = True
+                    request.note_unsent()
         left = _not_ended(self.group)
         is_changed = self._marks_sent and len(left) < len(self.group)
         if not left or (is_changed and not may_replace):
@@ -472,6 +478,8 @@ class Withdrawal:
 
 def _not_ended(group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
     """Return those of *group* that have not ended: others may have been withdrawn meanwhile."""
+    if not any(map(_end_of, group)):
+        return group
     return [request for request in group if request.outcome is None]
 
 

@@ -20,7 +20,7 @@ from aioftrackjobs.models import Entity, adopt, owner_of
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Update
 from aioftrackjobs.protocol.references import linked_ids
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: How many changes a warning names.
 _MOST_NAMED = 5

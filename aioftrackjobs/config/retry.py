@@ -19,6 +19,8 @@ from aioftrackjobs.errors import ArgumentError
 class RetryPolicy:
     """Exponential back-off with jitter, within a budget of time.
 
+    Example: ``AsyncSession(retry=RetryPolicy(budget=300))``
+
     A pause of a session is cut short, to one second, when the server responds to another request,
     and while the final status of a Job waits to be sent. A server may ask for a longer pause, of a
     minute at most; that is cut short when it carries out another request.

@@ -218,11 +218,15 @@ def _problem_of_text(value: str) -> str | None:
         return "a text of blanks" if text else "empty"
     if "\0" in text:
         return "a text with the character NUL"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "a text with half of a surrogate pair"
     return None
 
 
 def is_id(value: object) -> bool:
-    """Return whether *value* is a text that may be an id or a name: no blanks alone, and no NUL."""
+    """Return whether *value* is a text that may be an id or a name: see ``_problem_of_text``."""
     return isinstance(value, str) and _problem_of_text(value) is None
 
 

@@ -104,14 +104,14 @@ class Connection:
         self.retry = retry
         self.observer = observer
         self.timings = timings
-        self.closing_grace = timings.closing_grace
+        self.closing_grace: float = timings.closing_grace
         self._timeout = timeout
         self._given_client = client
         self._given_transport = transport
         self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
-        self.background = BackgroundTasks(self._clean_up, self.redact)
-        self.server_status = ServerStatus(expedited_pause=timings.expedited_pause)
+        self.background: BackgroundTasks = BackgroundTasks(self._clean_up, self.redact)
+        self.server_status: ServerStatus = ServerStatus(expedited_pause=timings.expedited_pause)
         make_dispatcher: Callable[..., Dispatcher] = Dispatcher
         self._make_api: Callable[..., ApiClient] = ApiClient
         if observer is not None:
@@ -120,7 +120,7 @@ class Connection:
             shown = observer, credentials.server_url
             make_dispatcher = partial(ObservedDispatcher, *shown)
             self._make_api = partial(ObservedApiClient, *shown)
-        self.dispatcher = make_dispatcher(
+        self.dispatcher: ObservedDispatcher | Dispatcher = make_dispatcher(
             self.background,
             retry=retry,
             pauses=self.server_status.pauses,
@@ -128,19 +128,19 @@ class Connection:
             timeout=timeout,
             timings=timings,
         )
-        self.journal = Journal(
+        self.journal: Journal = Journal(
             journal,
             server_url=credentials.server_url,
             api_user=credentials.api_user,
             timings=timings,
             note_change=None if observer is None else observer.journal_changed,
         )
-        self.transfer_limiter = TransferLimiter(transfers)
+        self.transfer_limiter: TransferLimiter = TransferLimiter(transfers)
         self._transport: Transport | None = None  # while it is open
         self._reserved: Transport | None = None  # for urgent requests
         self._transfers = transfers
         self._closing = False
-        self.is_closing = False
+        self.is_closing: bool = False
         self.end_jobs: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
         self.start_events: Callable[[], None] = lambda: None
         self.end_events: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
@@ -341,12 +341,12 @@ class Connection:
         """
         return self._own_transport is not None
 
-    def component_url(self, action: str, component_id: str) -> Secret[str]:
-        """Return the URL to ``get`` or ``remove`` a component at, which contains the API key."""
+    def component_url(self, action: str, component_id: str, size: int | None = None) -> Secret[str]:
+        """Return the URL to ``get``, ``remove`` or show a component, which contains the API key."""
         from aioftrackjobs.protocol.upload import component_url  # late: many never move a file
 
         server_url, api_user, api_key = self.credentials
-        return component_url(server_url, action, component_id, api_user, api_key)
+        return component_url(server_url, action, component_id, api_user, api_key, size)
 
     def require_open(self, *, anywhere: bool = False) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed.

@@ -53,6 +53,8 @@ class EventHubHealth:
 class Health:
     """A snapshot of what a session waits for. All times are of this host's clock.
 
+    Example: ``session.health.final_reports_pending == 0``
+
     Attributes:
         commits_queued: Commits that wait to be sent.
         commits_sent: Commits that are being sent, or sent again.

@@ -24,12 +24,13 @@ class ApiError(FtrackJobsError):
         content: Text for the user.
     """
 
-    exception, strict_status = "ServerError", 400
+    exception: str = "ServerError"
+    strict_status: int = 400
 
     def __init__(self, content: str) -> None:
         super().__init__(content)
         self.content = content
-        self.status = self.strict_status
+        self.status: int = self.strict_status
 
 
 class ParseError(ApiError):
@@ -40,7 +41,8 @@ class ParseError(ApiError):
         column: The same within the line, from 1.
     """
 
-    exception, strict_status = "ParseError", 400
+    exception: str = "ParseError"
+    strict_status: int = 400
 
     def __init__(self, content: str, line: int, column: int) -> None:
         super().__init__(content)
@@ -51,31 +53,36 @@ class ParseError(ApiError):
 class ValidationError(ApiError):
     """A value has the wrong form, or a name does not exist."""
 
-    exception, strict_status = "ValidationError", 422
+    exception: str = "ValidationError"
+    strict_status: int = 422
 
 
 class IntegrityError(ApiError):
     """A reference names an entity that does not exist."""
 
-    exception, strict_status = "IntegrityError", 409
+    exception: str = "IntegrityError"
+    strict_status: int = 409
 
 
 class DuplicateEntryError(ApiError):
     """There is an entity with this key already."""
 
-    exception, strict_status = "DuplicateEntryError", 409
+    exception: str = "DuplicateEntryError"
+    strict_status: int = 409
 
 
 class EntityNotFoundError(ApiError):
     """The entity or file to work on does not exist."""
 
-    exception, strict_status = "EntityNotFoundError", 404
+    exception: str = "EntityNotFoundError"
+    strict_status: int = 404
 
 
 class InvalidCredentialsError(ApiError):
     """User and key do not belong together."""
 
-    exception, strict_status = "InvalidCredentialsError", 401
+    exception: str = "InvalidCredentialsError"
+    strict_status: int = 401
 
     def __init__(self) -> None:
         super().__init__(
@@ -87,13 +94,15 @@ class InvalidCredentialsError(ApiError):
 class PermissionDeniedError(ApiError):
     """The caller is authenticated, but not permitted to do this."""
 
-    exception, strict_status = "PermissionError", 403
+    exception: str = "PermissionError"
+    strict_status: int = 403
 
 
 class RequestError(ApiError):
     """The request is not valid for this address; it has a 4xx status in any mode."""
 
-    exception, strict_status = "RequestError", 400
+    exception: str = "RequestError"
+    strict_status: int = 400
 
     def __init__(self, content: str, status: int | None = None) -> None:
         super().__init__(content)
@@ -104,7 +113,8 @@ class RequestError(ApiError):
 class TransferError(RequestError):
     """An upload or download does not match what was announced."""
 
-    exception, strict_status = "TransferError", 400
+    exception: str = "TransferError"
+    strict_status: int = 400
 
 
 class MissingPartError(TransferError):
@@ -133,7 +143,8 @@ class DatabaseLockedError(BusyError):
 class UnsupportedOperationError(ApiError):
     """A real server supports this; this one does not."""
 
-    exception, strict_status = "UnsupportedOperationError", 501
+    exception: str = "UnsupportedOperationError"
+    strict_status: int = 501
 
 
 def unknown_name(

@@ -57,7 +57,7 @@ from aioftrackjobs.devserver.store.change_log import Change
 from aioftrackjobs.devserver.store.database import Database, Transaction
 from aioftrackjobs.devserver.store.tables import Tables
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds that queries may keep other requests waiting; those that take longer are read beside.
 _SHORT = 0.05
@@ -116,25 +116,25 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         _check_credentials(options)
-        self.model, tables = (
+        model, tables = (
             _builtin()
             if options.schemas is None
             else _prepared(load_model(read_schemas(options.schemas)))
         )
-        self.model = replace(self.model, ignores_unknown=options.ignore_unknown)
-        self.limits = options.limits or Limits()
-        self.api_user = options.api_user
+        self.model: Model = replace(model, ignores_unknown=options.ignore_unknown)
+        self.limits: Limits = options.limits or Limits()
+        self.api_user: str = options.api_user
         self._chosen: dict[str, str] = {}
-        self.hub = EventHub(self.limits)
+        self.hub: EventHub = EventHub(self.limits)
         self._contents = SeedContents(options.empty, read_fixture(options.fixture))
         with ExitStack() as made:
-            self.storage = Storage(options.storage)
+            self.storage: Storage = Storage(options.storage)
             made.callback(self.storage.close)
             self._store = Database(self.model, tables, options.database)
             made.callback(self._store.close)
-            self.uploads = UploadTokens(self.limits, self._store.secret)
-            self.parts = Parts(self.storage, lasting=self._store.is_lasting)
-            self.credentials = Credentials(options.global_api_key)
+            self.uploads: UploadTokens = UploadTokens(self.limits, self._store.secret)
+            self.parts: Parts = Parts(self.storage, lasting=self._store.is_lasting)
+            self.credentials: Credentials = Credentials(options.global_api_key)
             self._services = Services(
                 self.model,
                 self._store,
@@ -146,11 +146,11 @@ class Engine:
                 self.limits,
             )
             self._populate(options)
-            self.api_keys = self._admit_users()
+            self.api_keys: dict[str, str] = self._admit_users()
             self._updates = UpdateEvents(self.model, self.hub, self.limits.event)
             self.observers: list[Callable[[Sequence[Change] | None], None]] = []
             self._store.watch(self._collect, UNNOTED)
-            self.actions = Actions(self.hub, self.model, self._user_id, self.api_user)
+            self.actions: Actions = Actions(self.hub, self.model, self._user_id, self.api_user)
             if options.database is not None:
                 fail_abandoned(self._services, self.api_user)
             made.pop_all()
@@ -180,7 +180,7 @@ class Engine:
                 left_out = parts[-1] if parts else "user"
                 logger.log(level, "the seed leaves out its %s: %s", left_out, reason)
             else:
-                self.contents = self._contents.describe(is_new=is_new, parts=parts)
+                self.contents: str = self._contents.describe(is_new=is_new, parts=parts)
                 return
         raise ServerStartError("schemas", None, f"a server with them cannot be filled: {reason}")
 

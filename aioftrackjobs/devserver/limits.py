@@ -162,7 +162,7 @@ class Clock:
         self._queried = 0.0  # seconds
         self._querying_since: float | None = self._began
         #: Whether it is short while others wait.
-        self.is_short = short < math.inf
+        self.is_short: bool = short < math.inf
         self.error = error
 
     def is_over(self) -> bool:
@@ -249,7 +249,7 @@ class BoundedCache(MutableMapping[Any, Any]):
     """
 
     def __init__(self, room: int, size_of: Callable[[Any], int]) -> None:
-        self.size = 0
+        self.size: int = 0
         self._room = room
         self._size_of = size_of
         self._values: dict[Any, Any] = {}

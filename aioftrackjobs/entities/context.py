@@ -30,6 +30,7 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.ensure_turns import EnsureTurns
 from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
+from aioftrackjobs.entities.mapped_values import MAPS, MappedValues, split_maps
 from aioftrackjobs.entities.task_units import TaskUnits
 from aioftrackjobs.errors import (
     CommitUncertainError,
@@ -59,7 +60,7 @@ from aioftrackjobs.protocol.query import bind, select
 from aioftrackjobs.protocol.values import JSONValue, Reference, key_part
 from aioftrackjobs.transport import redact
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 
@@ -106,6 +107,7 @@ class EntityContext:
         reads: Keeps late responses from overwriting newer values.
         ensuring: The calls of ``ensure`` that have not ended.
         tasks: The units of work of the tasks that use the session.
+        mapped_values: Metadata and custom attributes.
         creators: The unit of work that is to create an entity, by the key of the entity.
         count: Numbers the changes in the order in which they are recorded.
         wait_for_job: Waits for the end of a Job, for some seconds at most.
@@ -116,15 +118,16 @@ class EntityContext:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.types = EntityTypes()
-        self.identity = IdentityMap(self.types, self)
-        self.reads = ReadTracker()
-        self.ensuring = EnsureTurns()
-        self.creators = WeakValueDictionary[Hashable, UnitOfWork]()
+        self.types: EntityTypes = EntityTypes()
+        self.identity: IdentityMap = IdentityMap(self.types, self)
+        self.reads: ReadTracker = ReadTracker()
+        self.ensuring: EnsureTurns = EnsureTurns()
+        self.creators: WeakValueDictionary[Hashable, UnitOfWork] = WeakValueDictionary()
         self.count: Iterator[int] = count()
-        self.tasks = TaskUnits(self, connection)
+        self.tasks: TaskUnits = TaskUnits(self, connection)
+        self.mapped_values: MappedValues = MappedValues(self, self.tasks.to_record)
         self.wait_for_job: Callable[[Any, float | None], Awaitable[Any]]
-        self.observers = dict[int, Callable[[str, object, UnitOfWork], None]]()
+        self.observers: dict[int, Callable[[str, object, UnitOfWork], None]] = {}
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
         self._schemas_lock = anyio.Lock()
@@ -195,6 +198,8 @@ class EntityContext:
         fresh = "id" in entity.primary_key_attributes and "id" not in data
         unit.record_create(reference, entity, values, fresh=fresh)
         self.identity.add(reference, entity)
+        if not MAPS.isdisjoint(data):
+            self.mapped_values.fill(entity, split_maps(data)[1], unit)
         return entity
 
     def draft(self, kind: type[Entity] | str, data: Mapping[str, Any]) -> Entity:
@@ -212,7 +217,13 @@ class EntityContext:
             for name in data:
                 if name not in fields and name not in known:
                     raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
-        return self._made(model, _with_key(model, data), relations.intersection(data))
+        maps: Mapping[str, Any] = {}
+        if not MAPS.isdisjoint(data):
+            data, maps = split_maps(data)
+        entity = self._made(model, _with_key(model, data), relations.intersection(data))
+        if maps:
+            self.mapped_values.check(entity, maps)
+        return entity
 
     def _made(
         self, model: type[Entity], values: dict[str, Any], relations: Collection[str]
@@ -389,6 +400,9 @@ class EntityContext:
             self.observers[id(entity)](name, value, unit)
         return value
 
+    def load_missing(self, entity: Entity, name: str) -> None:
+        """Load nothing: the program says what is loaded. It is otherwise in blocking code."""
+
     def note_undone(self, entity: Entity, name: str, unit: UnitOfWork) -> None:
         """Take note that a recorded change of *name* was rolled back."""
         if self.observers and id(entity) in self.observers:
@@ -402,13 +416,22 @@ class EntityContext:
         """Return the attributes of a type that hold entities; empty without its schema."""
         return self.types.relations_of(entity_type)
 
+    def mapping_of(self, entity: Entity, name: str) -> Any:
+        """Return the metadata or the custom attributes of *entity*, as a dictionary."""
+        return self.mapped_values.view(entity, name)
+
+    def member_type(self, entity_type: str, name: str) -> str:
+        """Return the type of the values in the map *name*."""
+        return self.types.member_type(entity_type, name) or "CustomAttributeValue"
+
     def redact(self, text: str) -> str:
         """Return *text* without the API key, and without other secrets."""
         return redact(text, self.connection.credentials.api_key)
 
-    def component_url(self, component_id: str) -> str:
-        """Return the URL of a component's file. It contains the API key."""
-        return self.connection.component_url("get", component_id).reveal()
+    def component_url(self, component_id: str, size: int | None = None) -> str:
+        """Return the URL of a component's file, or of its thumbnail. It contains the API key."""
+        action = "get" if size is None else "thumbnail"
+        return self.connection.component_url(action, component_id, size).reveal()
 
     # As the context of the units of work
 

@@ -28,18 +28,18 @@ class EnsureTurn:
     def __init__(
         self, model: type[Entity], wanted: Mapping[str, object], names: Sequence[str]
     ) -> None:
-        self.entity_type = model.entity_type
-        self.ended = anyio.Event()
+        self.entity_type: str = model.entity_type
+        self.ended: anyio.Event = anyio.Event()
         defaults = {
             name: field.default
             for name, field in model.__pydantic_fields__.items()
             if isinstance(field.default, str)
         }
-        self.values = {
+        self.values: dict[str, Hashable] = {
             _column(name): comparable(value) for name, value in {**defaults, **wanted}.items()
         }
-        self.names = frozenset(map(_column, names))
-        self.identity = self.identity_by(self.names)
+        self.names: frozenset[str] = frozenset(map(_column, names))
+        self.identity: frozenset[tuple[str, Hashable]] = self.identity_by(self.names)
 
     def identity_by(self, names: frozenset[str]) -> frozenset[tuple[str, Hashable]]:
         """Return the values of the attributes *names*, all of which it has."""

@@ -24,7 +24,7 @@ from aioftrackjobs.protocol.paging import Clauses, PagedExpression, find_clauses
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria
 from aioftrackjobs.protocol.values import Reference
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Keys that one request reads. The fewer requests, the less can change between them.
 _KEYS_PAGE = 10_000

@@ -9,6 +9,7 @@ import anyio
 
 from aioftrackjobs.config.settings import require, require_count
 from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.entities.mapped_values import are_custom, expand, ids_above, link_of
 from aioftrackjobs.entities.paging import RowReader, fetch_keys, fetch_rows
 from aioftrackjobs.errors import (
     InvalidKeyError,
@@ -16,8 +17,9 @@ from aioftrackjobs.errors import (
     NoResultFoundError,
     QueryParameterError,
 )
-from aioftrackjobs.models import Entity
+from aioftrackjobs.models import Entity, rows_html
 from aioftrackjobs.protocol.criteria import Attribute, Condition, checked_condition, order_key
+from aioftrackjobs.protocol.custom_attributes import PROJECTIONS, CustomAttribute
 from aioftrackjobs.protocol.paging import Clauses, PagedExpression, find_clauses, split_paging
 from aioftrackjobs.protocol.query import (
     PAGE_SIZE,
@@ -31,6 +33,13 @@ from aioftrackjobs.protocol.values import Reference, key_part
 
 E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Entity)
+
+
+class EntityList(list[E]):
+    """The rows of a query; a list that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        return rows_html(self)
 
 
 class Query(Generic[E]):
@@ -63,6 +72,7 @@ class Query(Generic[E]):
     ) -> None:
         self._context = context
         self._model = model
+        self._inherits = False  # whether the rows may inherit custom attributes
         self.expression = expression
 
     def __repr__(self) -> str:
@@ -169,9 +179,9 @@ class Query(Generic[E]):
             QueryParameterError: The rows are not entities, because the query has a ``group by``;
                 use :meth:`AsyncSession.call`.
         """
-        reader, rows = await self._reader(), list[E]()
+        reader, rows = await self._reader(), EntityList[E]()
         while page := await reader.page():
-            rows += self._checked(page)
+            rows += await self._completed(page)
         return rows
 
     async def one(self) -> E:
@@ -244,15 +254,37 @@ class Query(Generic[E]):
         """Return *text* with a ``select``: of the default attributes of its type if it has none."""
         name = None if has_projections(text) else target_type(text)
         if name is None:  # complete, or not a query, which the server will say
-            return text
+            return await self._with_maps(text)
         if not self._context.types.is_typed(name):
             await self._context.schemas()
         projections = self._context.types.default_projections(name)
         return f"select {', '.join(projections)} from {text.strip()}"
 
+    async def _with_maps(self, text: str) -> str:
+        """Return *text*, which has a ``select``, so that it loads the values of maps, too."""
+        if "metadata" not in text and "custom_attributes" not in text:
+            return text
+        clauses = find_clauses(text)
+        if clauses is None:
+            return text
+        if are_custom(clauses.projections) and not self._context.mapped_values.are_configured:
+            await load_custom_attributes(self._context)
+        projections = [each.strip() for each in clauses.projections.split(",")]
+        self._inherits = "custom_attributes" in projections
+        if self._inherits:
+            projections += link_of(self._context.types.attributes_of(clauses.entity_type))
+        return clauses._replace(projections=", ".join(expand(projections))).text
+
     async def _fetch(self, expression: str) -> Sequence[E]:
         rows, _ = await self._context.fetch_page(expression)
-        return self._checked(rows)
+        return await self._completed(rows)
+
+    async def _completed(self, rows: Sequence[Entity]) -> Sequence[E]:
+        """Return *rows* with what they inherit."""
+        checked = self._checked(rows)
+        if self._inherits and rows:
+            await _load_inherited(self._context, rows)
+        return checked
 
     def _checked(self, rows: Sequence[Entity]) -> Sequence[E]:
         if self._model is not None:
@@ -282,7 +314,7 @@ class _Rows(AsyncIterator[E]):
     async def _read(self) -> None:
         if self._reader is None:
             self._reader = await self._query._reader()
-        rows = self._query._checked(await self._reader.page())
+        rows = await self._query._completed(await self._reader.page())
         if not rows:
             raise StopAsyncIteration
         self._page = list(reversed(rows))
@@ -351,10 +383,43 @@ async def populate(
 
     Local changes stay. Entities that the server does not have stay as they are.
     """
+    entities = list(entities)
+    projections = [name.strip() for each in projections for name in each.split(",")]
+    inherits = "custom_attributes" in projections
+    if are_custom(" ".join(projections)) and not context.mapped_values.are_configured:
+        await load_custom_attributes(context)
     by_type: dict[str, list[Reference]] = {}
     for entity in entities:
         by_type.setdefault(entity.entity_type, []).append(entity.__ftrack_reference__())
+    projections = expand(projections)
     for name, references in by_type.items():
         for start in range(0, len(references), PAGE_SIZE):
             criteria = key_criteria(references[start : start + PAGE_SIZE])
-            await fetch_rows(context, select(projections, name, criteria))
+            link = link_of(context.types.attributes_of(name)) if inherits else ()
+            await fetch_rows(context, select([*projections, *link], name, criteria))
+    if inherits:
+        await _load_inherited(context, entities)
+
+
+async def load_custom_attributes(context: EntityContext) -> list[CustomAttribute]:
+    """Load the configurations of custom attributes, and return what they say."""
+    await context.schemas()
+    kind = "CustomAttributeConfiguration"
+    known = context.types.attributes_of(kind)
+    names = [each for each in PROJECTIONS if each.partition(".")[0] in known]
+    rows = await fetch_rows(context, f"select {', '.join(names)} from {kind}") if names else []
+    return context.mapped_values.configure(rows)
+
+
+async def _load_inherited(context: EntityContext, entities: Sequence[Entity]) -> None:
+    """Load the values of hierarchical attributes of what is above *entities*."""
+    attributes = context.mapped_values.hierarchical
+    above = {each: ids_above(each) if attributes else [] for each in entities}
+    distinct = list(dict.fromkeys(each for ids in above.values() for each in ids))
+    rows: list[Entity] = []
+    for start in range(0, len(distinct), PAGE_SIZE):
+        values = {"ids": distinct[start : start + PAGE_SIZE], "attributes": attributes}
+        criteria = bind("entity_id in {ids} and configuration_id in {attributes}", values)
+        names = ("entity_id", "configuration_id", "value")
+        rows += await fetch_rows(context, select(names, "CustomAttributeValue", criteria))
+    context.mapped_values.inherit(above, rows)

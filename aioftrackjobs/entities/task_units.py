@@ -25,7 +25,7 @@ from aioftrackjobs.commit.task_unit import NOTHING, Entry, TaskUnit, describe
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import SessionStateError
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: The unit of work that a task has entered, made or inherited, for each session.
 _units: ContextVar[Mapping[TaskUnits, Entry]] = ContextVar("aioftrackjobs_units")
@@ -51,8 +51,8 @@ class TaskUnits:
         self._dispatcher = connection.dispatcher
         self._by_task = WeakKeyDictionary[Any, TaskUnit]()
         self._is_closed = False
-        self.all = WeakSet[TaskUnit]()
-        self.default = self._add_unit()
+        self.all: WeakSet[TaskUnit] = WeakSet()
+        self.default: TaskUnit = self._add_unit()
 
     def _add_unit(self) -> TaskUnit:
         unit = TaskUnit(self._context, self._dispatcher)

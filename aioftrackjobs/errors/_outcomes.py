@@ -15,6 +15,8 @@ _TOO_MANY_REQUESTS = 429
 class TransportError(FtrackJobsError):
     """No complete response arrived. The server may have acted on the request.
 
+    Example: ``except TransportError as error: print(error.is_retryable)``
+
     Attributes:
         retry_after: Seconds to wait before the next attempt, if the server or a proxy said so.
         is_retryable: Whether another attempt may succeed.
@@ -25,11 +27,16 @@ class TransportError(FtrackJobsError):
 
 
 class ConnectError(TransportError):
-    """The request never left this machine, so it is safe to repeat it."""
+    """The request never left this machine, so it is safe to repeat it.
+
+    Example: ``except ConnectError: await session.commit()``
+    """
 
 
 class MalformedResponseError(TransportError):
     """The response is not one of ftrack: it is HTML, for example, or incomplete.
+
+    Example: ``except MalformedResponseError as error: print(error.status, error.excerpt)``
 
     Attributes:
         problem: What is wrong with it.
@@ -59,6 +66,8 @@ class MalformedResponseError(TransportError):
 class EventTimeoutError(TransportError, TimeoutError):
     """An event was not sent, not acknowledged, or got no reply in time.
 
+    Example: ``except EventTimeoutError as error: print(error.topic, error.was_sent)``
+
     Attributes:
         topic: The topic of the event.
         seconds: The time-out.
@@ -87,6 +96,8 @@ class EventTimeoutError(TransportError, TimeoutError):
 
 class EventQueueFullError(FtrackJobsError):
     """A subscription with ``overflow="raise"`` was too slow, and events were dropped.
+
+    Example: ``except EventQueueFullError as error: print(error.count, error.limit)``
 
     Attributes:
         expression: The subscription.
@@ -130,7 +141,7 @@ class CommitUncertainError(FtrackJobsError):
         resolve: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(operations)
-        self.operations = tuple(operations)
+        self.operations: tuple[object, ...] = tuple(operations)
         self._resolve = resolve
 
     async def resolve(self) -> None:
@@ -158,6 +169,8 @@ class CommitUncertainError(FtrackJobsError):
 class JobStoppedError(FtrackJobsError):
     """The block of a Job was cancelled by a stop request for the Job, which has failed.
 
+    Example: ``except JobStoppedError as error: print(error.by, error.reason)``
+
     Attributes:
         job_id: The Job.
         by: Who stopped it; None if that is not known.
@@ -178,6 +191,8 @@ class JobStoppedError(FtrackJobsError):
 class JobDeletedError(FtrackJobsError):
     """A Job was deleted while it was running, so that its end cannot be recorded.
 
+    Example: ``except JobDeletedError as error: print(error.job_id)``
+
     Attributes:
         job_id: The Job.
     """
@@ -192,6 +207,8 @@ class JobDeletedError(FtrackJobsError):
 
 class ServerError(FtrackJobsError):
     """The server refused the request. It applied nothing of it.
+
+    Example: ``except ServerError as error: print(error.kind, error.detail)``
 
     Attributes:
         kind: Error class as the server names it, e.g. ``"ValidationError"``.
@@ -237,23 +254,37 @@ class ServerError(FtrackJobsError):
 
 
 class AuthenticationError(ServerError):
-    """The API key is unknown, or it is not a key of the user."""
+    """The API key is unknown, or it is not a key of the user.
+
+    Example: ``except AuthenticationError: sys.exit("look at FTRACK_API_KEY")``
+    """
 
 
 class PermissionDeniedError(ServerError):
-    """The user does not have the permission for this."""
+    """The user does not have the permission for this.
+
+    Example: ``except PermissionDeniedError as error: print(error.detail)``
+    """
 
 
 class ValidationError(ServerError):
-    """A value, an attribute or an entity type is not allowed."""
+    """A value, an attribute or an entity type is not allowed.
+
+    Example: ``except ValidationError as error: print(error.detail)``
+    """
 
 
 class DuplicateEntryError(ServerError):
-    """There is an entity with this key already."""
+    """There is an entity with this key already.
+
+    Example: ``except DuplicateEntryError: user = await session.get(User, user_id)``
+    """
 
 
 class QuerySyntaxError(ServerError):
     """The server could not parse a query.
+
+    Example: ``except QuerySyntaxError as error: print(error.line, error.column)``
 
     Attributes:
         line: Line of the mistake, from 1; None if the server does not say.
@@ -279,6 +310,8 @@ class _QueryResultError(FtrackJobsError):
 class NoResultFoundError(_QueryResultError):
     """A query that must find one entity has found none.
 
+    Example: ``except NoResultFoundError as error: print(error.expression)``
+
     Attributes:
         expression: The query.
     """
@@ -290,6 +323,8 @@ class NoResultFoundError(_QueryResultError):
 class MultipleResultsFoundError(_QueryResultError):
     """A query that must find one entity has found several.
 
+    Example: ``except MultipleResultsFoundError as error: print(error.expression)``
+
     Attributes:
         expression: The query.
     """
@@ -300,6 +335,8 @@ class MultipleResultsFoundError(_QueryResultError):
 
 class CommandFailedError(FtrackJobsError):
     """A command that ran as a Job, or as a part of one, has failed.
+
+    Example: ``except CommandFailedError as error: print(error.exit_code, error.reason)``
 
     Attributes:
         command: The name of the program.
@@ -320,6 +357,8 @@ class CommandFailedError(FtrackJobsError):
 
 class JobOwnedError(FtrackJobsError):
     """Another session runs the Job, or is about to. Nothing was written to it.
+
+    Example: ``except JobOwnedError as error: print(error.host, error.pid)``
 
     Only if two sessions begin the same Job at the same moment, the one that raises this has
     written to it, and the other one has overwritten that.
@@ -364,12 +403,21 @@ class JobOwnedError(FtrackJobsError):
 
 
 class TransferError(FtrackJobsError):
-    """A file could not be uploaded or downloaded."""
+    """A file could not be uploaded or downloaded.
+
+    Example: ``except TransferError: await session.download(component, "plate.exr", resume=True)``
+    """
 
 
 class FileChangedError(TransferError):
-    """A file grew, shrank or vanished while it was uploaded."""
+    """A file grew, shrank or vanished while it was uploaded.
+
+    Example: ``except FileChangedError: await job.attach(path)``
+    """
 
 
 class UnsupportedLocationError(TransferError):
-    """This package cannot store files in the location, or load files from it."""
+    """This package cannot store files in the location, or load files from it.
+
+    Example: ``await session.create_component("a.exr", location=another_location)``
+    """

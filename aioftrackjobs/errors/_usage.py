@@ -12,11 +12,16 @@ _LIKENESS = 0.55
 
 
 class FtrackJobsError(Exception):
-    """Base class of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose.
+
+    Example: ``except FtrackJobsError as error: logger.error(error)``
+    """
 
 
 class ConfigurationError(FtrackJobsError):
     """A setting that a session needs is missing or wrong.
+
+    Example: ``except ConfigurationError as error: print(*error.problems)``
 
     Attributes:
         problems: One sentence for each setting to correct.
@@ -24,7 +29,7 @@ class ConfigurationError(FtrackJobsError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(problems)
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
 
     def __str__(self) -> str:
         return "the session is not configured: " + "; ".join(self.problems)
@@ -32,6 +37,8 @@ class ConfigurationError(FtrackJobsError):
 
 class ArgumentError(FtrackJobsError, TypeError, ValueError):
     """An argument of a function has a wrong type or value. Nothing was recorded or sent.
+
+    Example: ``job_context(session, grace=-1)``
 
     It is a TypeError and a ValueError, so that code that expects either of them catches it.
 
@@ -54,6 +61,9 @@ class ArgumentError(FtrackJobsError, TypeError, ValueError):
 class MissingExtraError(FtrackJobsError, ImportError):
     """A part of the package was used whose optional dependencies are not installed.
 
+    Example:
+        ``except MissingExtraError as error: print(f"pip install aioftrackjobs[{error.extra}]")``
+
     Attributes:
         extra: Name of the extra that installs them.
         package: The module that could not be imported.
@@ -72,15 +82,24 @@ class MissingExtraError(FtrackJobsError, ImportError):
 
 
 class SessionStateError(FtrackJobsError):
-    """The session is not open, or belongs to another event loop, thread or process."""
+    """The session is not open, or belongs to another event loop, thread or process.
+
+    Example: ``session.query(Job)  # after the block of the session``
+    """
 
 
 class QueryParameterError(FtrackJobsError, ValueError):
-    """The text of a query and its parameters, or the way it is used, do not match."""
+    """The text of a query and its parameters, or the way it is used, do not match.
+
+    Example: ``session.query("Task where name is {name}")  # without name=``
+    """
 
 
 class EntityError(FtrackJobsError):
-    """An entity was used in a way that is not possible. Nothing was recorded or sent."""
+    """An entity was used in a way that is not possible. Nothing was recorded or sent.
+
+    Example: ``except EntityError as error: print(error)``
+    """
 
 
 class _AttributeError(EntityError):
@@ -98,7 +117,10 @@ class _AttributeError(EntityError):
 
 
 class NotLoadedError(_AttributeError, AttributeError, KeyError):
-    """An attribute was read that no response of the server has brought yet."""
+    """An attribute was read that no response of the server has brought yet.
+
+    Example: ``except NotLoadedError: await session.populate(task, "status.name")``
+    """
 
     def __str__(self) -> str:
         variable = self.entity_type.lower()
@@ -109,7 +131,10 @@ class NotLoadedError(_AttributeError, AttributeError, KeyError):
 
 
 class UnknownAttributeError(_AttributeError, AttributeError, KeyError):
-    """The entity type has no such attribute."""
+    """The entity type has no such attribute.
+
+    Example: ``job["stauts"] = "done"``
+    """
 
     def __init__(self, entity_type: str, attribute: str, known: Iterable[str] = ()) -> None:
         super().__init__(entity_type, attribute)
@@ -120,7 +145,10 @@ class UnknownAttributeError(_AttributeError, AttributeError, KeyError):
 
 
 class ImmutableAttributeError(_AttributeError):
-    """An attribute was changed that is read-only, or a part of the key of its entity."""
+    """An attribute was changed that is read-only, or a part of the key of its entity.
+
+    Example: ``job["id"] = "another"``
+    """
 
     def __str__(self) -> str:
         return f"{self.entity_type}.{self.attribute} cannot be changed"
@@ -128,6 +156,8 @@ class ImmutableAttributeError(_AttributeError):
 
 class UnknownEntityTypeError(EntityError):
     """The server has no such entity type.
+
+    Example: ``session.create("Jobs")``
 
     Attributes:
         entity_type: The name that was used.
@@ -139,11 +169,13 @@ class UnknownEntityTypeError(EntityError):
         self._hint = _suggestion(entity_type, known)
 
     def __str__(self) -> str:
-        return f"the server has no entity type {self.entity_type!r}.{self._hint}"
+        return f"the server has no entity type {_repr(self.entity_type)}.{self._hint}"
 
 
 class InvalidKeyError(EntityError, ValueError):
-    """A primary key has the wrong number of parts, or an empty part.
+    """A primary key has the wrong number of parts, or a part that is empty or no text.
+
+    Example: ``await session.get(JobComponent, "one part of two")``
 
     Attributes:
         entity_type: Type of the entity.
@@ -154,16 +186,18 @@ class InvalidKeyError(EntityError, ValueError):
     def __init__(self, entity_type: str, attributes: Sequence[str], given: object) -> None:
         super().__init__(entity_type, attributes, given)
         self.entity_type = entity_type
-        self.attributes = tuple(attributes)
+        self.attributes: tuple[str, ...] = tuple(attributes)
         self.given = given
 
     def __str__(self) -> str:
         names = ", ".join(self.attributes)
-        return f"the key of {self.entity_type} is ({names}), not {self.given!r}"
+        return f"the key of {self.entity_type} is ({names}), not {_repr(self.given)}"
 
 
 class InvalidValueError(_AttributeError, ValueError):
     """An attribute of an entity cannot have a value.
+
+    Example: ``except InvalidValueError as error: print(error.attribute, error.allowed)``
 
     Attributes:
         entity_type: Type of the entity.
@@ -185,8 +219,8 @@ class InvalidValueError(_AttributeError, ValueError):
         is_plain = value is None or isinstance(value, str | bool | float) or _is_short(value)
         self.value = value if is_plain else f"a value of type {type(value).__name__}"
         self.reason = reason
-        self.allowed = tuple(allowed)
-        self.args = (entity_type, attribute, self.value, reason, self.allowed)
+        self.allowed: tuple[str, ...] = tuple(allowed)
+        self.args: tuple[object, ...] = (entity_type, attribute, self.value, reason, self.allowed)
         self._shown = _shortened(repr(self.value)) if is_plain else str(self.value)
 
     def __str__(self) -> str:
@@ -205,6 +239,8 @@ class InvalidValueError(_AttributeError, ValueError):
 class UnserialisableValueError(EntityError, TypeError):
     """A value cannot be sent to the server: JSON cannot hold it, or it is a time without a zone.
 
+    Example: ``except UnserialisableValueError as error: print(error.path, error.type_name)``
+
     Attributes:
         path: Where the value is, e.g. ``Job.data.frames[3]``.
         type_name: Name of its Python type.
@@ -217,6 +253,14 @@ class UnserialisableValueError(EntityError, TypeError):
 
     def __str__(self) -> str:
         return f"{self.path}: a value of type {self.type_name} cannot be sent to ftrack"
+
+
+def _repr(value: object) -> str:
+    """Return the repr of *value*, or its type if its own method raises an error."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - of any class
+        return f"a value of type {type(value).__name__}"
 
 
 def _is_short(value: object) -> bool:

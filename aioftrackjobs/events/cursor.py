@@ -38,7 +38,7 @@ from aioftrackjobs.protocol import events
 from aioftrackjobs.protocol.changes import EntityNames
 from aioftrackjobs.protocol.subscription import Expression
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Rows of one query, and of those that are read once more.
 _PAGE, _AGAIN = 500, 200
@@ -80,7 +80,7 @@ class EventCursor:
         self._server = ""
         self._position: int | None = None
         self._saved: int | None = None
-        self.is_in_use = False
+        self.is_in_use: bool = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._path}>"

@@ -12,7 +12,7 @@ import anyio.abc
 from aioftrackjobs.background import SafeLogger, format_error, is_cancellation_of_task, type_name
 from aioftrackjobs.events.models import Event, Gap, Lagged
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=Event)
 
@@ -73,7 +73,7 @@ class Handler(Generic[E]):
     ) -> None:
         self._host = host
         self.function = function
-        self.name = str(getattr(function, "__qualname__", type_name(function)))
+        self.name: str = str(getattr(function, "__qualname__", type_name(function)))
         self._concurrency = concurrency
         self._key = key
         self._limit = limit
@@ -87,7 +87,7 @@ class Handler(Generic[E]):
         self._is_closed = False
         self._idle = anyio.Event()
         self._scopes: set[anyio.CancelScope] = set()
-        self.dropped = 0
+        self.dropped: int = 0
 
     def __len__(self) -> int:
         return self._waiting

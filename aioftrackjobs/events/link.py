@@ -42,7 +42,7 @@ from aioftrackjobs.protocol.socketio import Handshake
 from aioftrackjobs.protocol.wire import decode_response
 from aioftrackjobs.transport import Headers, UpgradingTransport, WireRequest
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 LinkState: TypeAlias = Literal["connecting", "connected", "refused", "closed"]
 

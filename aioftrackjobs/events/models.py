@@ -52,7 +52,7 @@ class Event(BaseModel):
         in_reply_to: The id of the event that this one replies to.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", frozen=True)
 
     subscription: ClassVar[str] = "topic=*"
 

@@ -39,9 +39,9 @@ class Outgoing:
         needs_acknowledgement: bool = True,
         on_end: Callable[[Outgoing], None] = lambda _: None,
     ) -> None:
-        self.payload = payload
-        self.needs_acknowledgement = needs_acknowledgement
-        self.on_end = on_end
+        self.payload: str = payload
+        self.needs_acknowledgement: bool = needs_acknowledgement
+        self.on_end: Callable[[Outgoing], None] = on_end
         self.state: State = "queued"
         self.error: Exception | None = None
 

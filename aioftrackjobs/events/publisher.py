@@ -22,7 +22,7 @@ from aioftrackjobs.events.streams import ReplyStream
 from aioftrackjobs.events.subscriptions import Subscription
 from aioftrackjobs.protocol import events
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Replies to one event that wait to be read.
 _REPLIES = 1000
@@ -64,7 +64,7 @@ class Publisher:
             "user": {"username": username},
             "host": sockets.gethostname(),
         }
-        self.replies = Subscription(
+        self.replies: Subscription = Subscription(
             f"topic={events.REPLY}", Event, _Replies(self._waiting), subscriber_id=own_id
         )
 

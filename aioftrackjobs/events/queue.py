@@ -47,7 +47,7 @@ class EventQueue(Generic[E]):
         self._waiting: deque[Waiter] = deque()
         self._for_room: Waiter | None = None
         self._is_closed = False
-        self.dropped = 0
+        self.dropped: int = 0
 
     def __len__(self) -> int:
         return self._events

@@ -16,7 +16,7 @@ from aioftrackjobs.events.subscriptions import Subscription, SubscriptionIndex
 from aioftrackjobs.protocol import events, socketio
 from aioftrackjobs.protocol.changes import NO_NAMES, EntityNames
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Ids of events that are remembered, so that an event that comes twice is delivered once.
 _REMEMBERED = 10_000
@@ -54,11 +54,11 @@ class Router:
         self._note_change, self._observe = note_change, observe
         self._seen: dict[str, None] = {}
         self._unmade: set[Subscription] = set()  # those that the server has not accepted or refused
-        self.subscriptions = SubscriptionIndex()
+        self.subscriptions: SubscriptionIndex = SubscriptionIndex()
         self.names: EntityNames = NO_NAMES
         self.send: Callable[[str], None] | None = None
-        self.received = 0
-        self.repeated = 0
+        self.received: int = 0
+        self.repeated: int = 0
 
     # To the server
 

@@ -27,7 +27,7 @@ from aioftrackjobs.events.subscriptions import Subscription
 from aioftrackjobs.protocol.changes import NO_NAMES, EntityNames
 from aioftrackjobs.protocol.subscription import parse
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds that the schemas may take before the hub connects without them.
 _NAMES_LIMIT = 15.0
@@ -60,14 +60,14 @@ class HubRuntime:
         self._connection = connection
         self._timings = connection.timings
         self._outbox = Outbox(self._timings.event_outbox)
-        self.publisher = Publisher(
+        self.publisher: Publisher = Publisher(
             self._outbox,
             connection.credentials.api_user,
             new_waiter=self.new_waiter,
             problem=lambda: self._link.problem,
             raise_failure=self._raise_failure,
         )
-        self.router = Router(
+        self.router: Router = Router(
             self._outbox,
             self.publisher.source,
             connection.background.surviving,
@@ -85,8 +85,8 @@ class HubRuntime:
         self.router.subscribe(self.publisher.replies)
         self._tasks = BackgroundTasks(anyio.lowlevel.checkpoint, connection.redact)
         self._group: anyio.abc.TaskGroup | None = None
-        self.is_started = False
-        self.is_closing = False
+        self.is_started: bool = False
+        self.is_closing: bool = False
         self._reported_gap: datetime | None = None  # the beginning of the latest one
         self._announcing = 0  # handlers that the router is about to get
         self._dropped = 0  # by subscriptions that have ended

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from aioftrackjobs.events.models import Event, Gap
-from aioftrackjobs.protocol.subscription import SubscriptionSyntaxError, parse, value_at
+from aioftrackjobs.protocol.subscription import Expression, SubscriptionSyntaxError, parse, value_at
 
 
 class Consumer(Protocol):
@@ -63,9 +63,12 @@ class Subscription:
         self.kind = kind
         self.consumer = consumer
         self.where = where
-        self.metadata = {**(metadata or {}), "id": subscriber_id or uuid4().hex}
-        self.parsed = parse(expression)
-        self.is_active = False
+        self.metadata: dict[str, Any] = {
+            **(metadata or {}),
+            "id": subscriber_id or uuid4().hex,
+        }
+        self.parsed: Expression = parse(expression)
+        self.is_active: bool = False
         self.is_ended = False
         self.refusal: str | None = None
         self._lost_since: datetime | None = None

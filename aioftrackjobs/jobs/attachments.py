@@ -23,10 +23,12 @@ from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent
 from aioftrackjobs.protocol.query import bind
 
 if TYPE_CHECKING:
+    from aioftrackjobs.commit.unit_of_work import UnitOfWork
     from aioftrackjobs.transfers.content import Uploadable
     from aioftrackjobs.transfers.control import ProgressCallback
+    from aioftrackjobs.transfers.upload import Links
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: The attachment that users cannot download in the web interface.
 _SECOND = 2
@@ -126,7 +128,7 @@ class Attachments:
             source,
             data={} if data is None else data,
             name=name,
-            job_id=job.id,
+            links=self._link_to(job),
             progress=progress,
         )
         self._known += 1
@@ -137,6 +139,15 @@ class Attachments:
                 "of them for download"
             )
         return component
+
+    def _link_to(self, job: Job) -> Links:
+        """Return what attaches a component to *job*, in the commit that registers it."""
+
+        def link(unit: UnitOfWork, component: FileComponent) -> list[Entity]:
+            data = {"component_id": component.id, "job_id": job.id}
+            return [self._entities.create(JobComponent, data, unit=unit)]
+
+        return link
 
     async def _count(self, job: Job) -> int:
         """Return how many attachments *job* has that this object has not made, as far as known.
@@ -186,7 +197,9 @@ class Attachments:
             content = "\n".join(texts).encode(errors="replace")
             if not self._known:
                 self._known = await self._count(job)
-            await upload(self._entities, content, data={}, name=f"{kind}.txt", job_id=job.id)
+            links = self._link_to(job)
+            name = f"{kind}.txt"
+            await upload(self._entities, content, data={}, name=name, links=links)
         except Exception as exc:  # noqa: BLE001 - the block's own error must come out
             logger.warning("%r: its %s was not attached: %s", job, kind, exc)
             return

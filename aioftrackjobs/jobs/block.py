@@ -171,6 +171,7 @@ def check_arguments(
     take_over: Any = False,
     join: Any = False,
     new_id: Any = None,
+    retry_on: Any = (),
     attach_log: Any = False,
     **_: object,
 ) -> None:
@@ -203,8 +204,11 @@ def check_arguments(
     if type(attach_traceback) is not bool or attach_log is not False:
         require_flag("attach_traceback", attach_traceback)
         require_flag("attach_log", attach_log)
-    if take_over is not False or join is not False or new_id is not None:
+    if take_over is not False or join is not False or new_id is not None or retry_on != ():
         _check_ownership(job, take_over, join, new_id)
+        kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+        are_errors = all(isclass(each) and issubclass(each, BaseException) for each in kinds)
+        require(are_errors, "retry_on", "a class of errors, or a tuple of them", retry_on)
 
 
 def _check_ownership(job: object, take_over: object, join: object, new_id: object) -> None:

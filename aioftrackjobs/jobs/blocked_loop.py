@@ -29,7 +29,7 @@ from aioftrackjobs.protocol.operations import Update, encode_operation
 from aioftrackjobs.protocol.query import key_criteria, select
 from aioftrackjobs.protocol.values import Reference
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Sends operations and returns their results, in a thread; raises FtrackJobsError.
 Call = Callable[[Sequence[Mapping[str, Any]]], Sequence[Any]]

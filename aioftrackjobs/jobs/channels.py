@@ -25,7 +25,7 @@ from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.jobs.writing import allows_no_read, may_pass, retry_after_of
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds between two rounds of lease renewals.
 _RENEWAL_ROUND = 1.0
@@ -62,7 +62,7 @@ class Channel:
         self._post = post
         self._request: PendingRequest | None = None
         self._is_waiting = False  # for the read of the Job, or for another attempt
-        self.is_touched = False
+        self.is_touched: bool = False
         self._is_stopped = False
         self._pause = 0.0  # after the latest refusal
         self.backoff: Backoff | None = None

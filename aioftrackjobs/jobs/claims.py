@@ -50,6 +50,7 @@ from aioftrackjobs.errors import (
     SessionStateError,
 )
 from aioftrackjobs.jobs.data import add_lease, remove_lease
+from aioftrackjobs.jobs.keys import redelivery_of
 from aioftrackjobs.jobs.ownership import LEASE, LEASE_SECONDS, Lease, owned_error, owner_of
 from aioftrackjobs.jobs.termination import fetch_jobs
 from aioftrackjobs.jobs.writing import may_pass, retry_after_of, write_anew
@@ -58,7 +59,7 @@ from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_
 from aioftrackjobs.protocol.paging import find_clauses, split_paging
 from aioftrackjobs.protocol.query import has_projections
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 _IS_QUEUED = 'status is "queued"'
 
@@ -189,7 +190,8 @@ class Claims:
         claim = self._claimed.get(job.id)
         if claim is not None and claim.end > anyio.current_time():
             return False
-        return self._owner_of(job) is None
+        data = parse_job_data(remote_value(job, "data"))
+        return self._owner_of(job) is None and redelivery_of(JobStatus.QUEUED, data) is None
 
     def _owner_of(self, job: Job) -> Lease | None:
         data = parse_job_data(remote_value(job, "data"))

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
+import anyio
+
+from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.commit.api_client import ServerStatus
+from aioftrackjobs.config.retry import RetryPolicy
 from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.jobs.channels import ProgressWriters
@@ -13,6 +19,10 @@ from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.reading import JobReader
 from aioftrackjobs.jobs.waiting import JobPoll
+from aioftrackjobs.journal import Journal
+
+if TYPE_CHECKING:
+    from aioftrackjobs.telemetry import SafeObserver
 
 
 class JobsContext:
@@ -35,21 +45,22 @@ class JobsContext:
         events: Wakes these two when an event says that a Job has changed.
         progress: What writes their progress and renews their leases.
         replay: Delivers what the journal keeps.
+        creating: Jobs of engines that a task creates or begins now, by their ids.
         observer: What watches the session; None for nothing.
     """
 
     def __init__(self, entities: EntityContext, *, lease: float) -> None:
         connection = entities.connection
         self.entities = entities
-        self.background = connection.background
-        self.journal = connection.journal
-        self.server = connection.server_status
-        self.retry = connection.retry
-        self.observer = connection.observer
-        self.send_within = connection.timings.data_send_limit
-        self.reader = JobReader(entities)
-        self.events = JobEvents(self._wake)
-        self.active = ActiveJobs(
+        self.background: BackgroundTasks = connection.background
+        self.journal: Journal = connection.journal
+        self.server: ServerStatus = connection.server_status
+        self.retry: RetryPolicy = connection.retry
+        self.observer: SafeObserver | None = connection.observer
+        self.send_within: float = connection.timings.data_send_limit
+        self.reader: JobReader = JobReader(entities)
+        self.events: JobEvents = JobEvents(self._wake)
+        self.active: ActiveJobs = ActiveJobs(
             connection.background,
             connection.server_status,
             connection.journal,
@@ -59,13 +70,14 @@ class JobsContext:
             period=connection.timings.job_read_interval,
             listen=self.events.listen,
         )
-        self.claims = Claims(entities, lease=lease)
-        self.poll = JobPoll(entities, self.reader, listen=self.events.listen)
+        self.claims: Claims = Claims(entities, lease=lease)
+        self.poll: JobPoll = JobPoll(entities, self.reader, listen=self.events.listen)
         entities.wait_for_job = self.poll.wait_for_one
-        self.progress = ProgressWriters(
+        self.progress: ProgressWriters = ProgressWriters(
             connection.background, self.reader, connection.retry, connection.server_status.pauses
         )
-        self.replay = JournalReplay(entities)
+        self.replay: JournalReplay = JournalReplay(entities)
+        self.creating: dict[str, anyio.Event] = {}
         connection.end_jobs = self._end_jobs
 
     async def _end_jobs(self) -> None:

@@ -67,7 +67,8 @@ class JobData:
         description: The base text; None to keep the text that the Job has.
         progress: The latest progress; None if none was reported.
         is_done: Whether the work is done, so that its progress is not shown any more.
-        result: What was done; None if nothing was said about it.
+        is_queued: Whether the work is to be tried again, from its beginning.
+        result: What was done, or when it is tried again; None if nothing was said about it.
         failure_reason: Why the Job fails; None if it does not.
         lease: The owner of the Job, as ``data`` holds it; None for no lease.
         extra: Values of the program that go along with the next report.
@@ -78,6 +79,7 @@ class JobData:
     description: str | None
     progress: Progress | None = None
     is_done: bool = False
+    is_queued: bool = False
     result: str | None = None
     failure_reason: str | None = None
     lease: Mapping[str, Any] | None = None
@@ -168,9 +170,9 @@ class JobData:
             composed.pop("description", None)
         if text and text != base:
             composed["base_description"] = encodable(base or "")
-        if progress is not None:
-            composed["progress"] = progress.fraction
-            if progress.fraction is None:
+        if progress is not None or self.is_queued:
+            composed["progress"] = progress and progress.fraction
+            if self.is_queued or composed["progress"] is None:
                 del composed["progress"]
         if self.lease is not None:
             composed[LEASE] = self.lease
@@ -182,6 +184,10 @@ class JobData:
         """Take note of how the Job ends, and of what its block had *decided* before."""
         self.is_running = False
         self.is_done = end.status is JobStatus.DONE
+        if end.status is JobStatus.QUEUED:
+            self.is_done = self.is_queued = True
+            self.result = end.text
+            return
         if end.status is JobStatus.FAILED:
             self.failure_reason = end.text
         if decided is not None and decided.status is JobStatus.DONE:

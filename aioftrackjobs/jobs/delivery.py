@@ -52,7 +52,7 @@ from aioftrackjobs.jobs.writing import allows_no_read, retry_after_of, write_ane
 from aioftrackjobs.models import JobStatus, remote_value
 from aioftrackjobs.protocol.wire import is_foreign
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds until an attempt gets company, and the shortest such time for a short grace.
 _ATTEMPT, _SHORTEST_ATTEMPT = 3.0, 0.5
@@ -123,7 +123,8 @@ class Delivery:
         self._scope = anyio.CancelScope()
         self._is_over = False
         self.error: Exception | None = TransportError(f"no response within {grace:g} s")
-        self.lacks_text = self.is_suspicious = False
+        self.lacks_text: bool = False
+        self.is_suspicious: bool = False
 
     async def run(self, deadline: float) -> None:
         """Send the status until the server has applied it; raises no error of it.

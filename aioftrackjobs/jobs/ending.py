@@ -1,8 +1,9 @@
 """How a Job ends: what the block has decided, or what the error says that left it. No I/O.
 
-``finish`` and ``fail`` decide the end, and the first call wins. A cancellation that comes later
-changes nothing, because it says nothing about the work. An error of the block does: a Job whose
-block raises an error after ``finish`` has failed.
+``finish``, ``fail`` and ``requeue`` decide the end, and the first call wins. A cancellation that
+comes later changes nothing, because it says nothing about the work. An error of the block does: a
+Job whose block raises an error after ``finish`` has failed. After ``requeue`` it stays queued: an
+error is how a program leaves a task to its engine.
 
 Why a block was cancelled is shown as far as the event loop shows it. A cancellation carries little:
 asyncio passes on the message of ``task.cancel("why")``, anyio and trio say whether a deadline has
@@ -34,7 +35,7 @@ from aioftrackjobs.background import SafeLogger, leaves_of, text_of, type_name
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.models import JobStatus
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: What a cancel scope of anyio writes into a CancelledError, with the reason behind it if it has
 #: one. Earlier versions of anyio write "by" for "via".
@@ -63,12 +64,17 @@ _SUSPENDED = (CoroutineType, AsyncGeneratorType, GeneratorType)
 CLOSED = "the session was closed while the Job was running"
 
 
+#: What a Job says that is queued again, if nothing else was said.
+QUEUED_AGAIN = "queued again"
+
+
 class End(NamedTuple):
     """How a Job ends.
 
     Attributes:
-        status: Its final status.
-        text: What was done, or why the Job failed; None if nothing was said.
+        status: Its final status; queued if the work is to be tried again.
+        text: What was done, why the Job failed, or when it is tried again; None if nothing was
+            said.
     """
 
     status: JobStatus
@@ -81,6 +87,7 @@ def end_of_block(
     describe: Callable[[BaseException], str],
     *,
     was_stopped: bool = False,
+    retry_on: tuple[type[BaseException], ...] = (),
     shutdown_reason: str | None = None,
     is_closing: bool = False,
 ) -> End:
@@ -91,11 +98,15 @@ def end_of_block(
         decided: What the block has decided before.
         describe: Returns why the block was interrupted.
         was_stopped: Whether *error* says that another user or program has stopped the Job.
+        retry_on: Errors after which the work is tried again.
         shutdown_reason: Why all blocks are being cancelled; None if they are not.
         is_closing: Whether the session is being closed.
     """
     if is_closing and isinstance(error, SessionStateError):
         return decided or End(JobStatus.FAILED, CLOSED)
+    if retry_on and not was_stopped and _is_of(error, retry_on):
+        is_queued = decided is not None and decided.status is JobStatus.QUEUED
+        return decided if is_queued and decided else End(JobStatus.QUEUED, _why_again(error))
     if shutdown_reason is not None and not (decided or isinstance(error, Exception)):
         return End(JobStatus.FAILED, shutdown_reason)
     if was_stopped:  # as by a cancellation, the work may have ended before
@@ -111,6 +122,8 @@ def _judge(
 ) -> End:
     leaves = leaves_of(error)
     if any(map(_is_failure, leaves)):
+        if decided is not None and decided.status is JobStatus.QUEUED:
+            return decided  # the error is how the program leaves it to its engine
         if decided is not None and decided.status is JobStatus.FAILED and decided.text:
             return decided
         return End(JobStatus.FAILED, describe_failure(error))
@@ -120,6 +133,21 @@ def _judge(
     if interruption is None:  # sys.exit() or sys.exit(0)
         return End(JobStatus.DONE)
     return End(JobStatus.FAILED, describe(interruption))
+
+
+def _is_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Return whether *error* is of *kinds*, or is a group in which nothing else has failed."""
+    if issubclass(type(error), kinds):  # by its type, as except does
+        return True
+    failures = [leaf for leaf in leaves_of(error) if _is_failure(leaf)]
+    return bool(failures) and all(issubclass(type(leaf), kinds) for leaf in failures)
+
+
+def _why_again(error: BaseException) -> str:
+    try:
+        return f"{QUEUED_AGAIN}: {describe_failure(error)}"
+    except BaseException:  # noqa: BLE001 - a class of the user's may raise whatever it is asked
+        return f"{QUEUED_AGAIN}: {type_name(error)}"
 
 
 def is_cancellation(error: BaseException) -> bool:

@@ -42,7 +42,7 @@ from aioftrackjobs.jobs.termination import END_STATUSES
 from aioftrackjobs.jobs.writing import write_anew
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: The environment variable in which a command finds the Job that it is run as.
 JOB_ID = "FTRACK_JOB_ID"
@@ -65,8 +65,9 @@ class RepeatedLifecycle(JobLifecycle):
                 self._note_beginning(self.entity, ahead)
                 if former is not None:
                     former.note_takeover()
-                write_again = partial(self._write_again, extra)
-                await claims.confirm(self.entity, beginning, write_again)
+                if self._has_rivals(beginning):
+                    write_again = partial(self._write_again, extra)
+                    await claims.confirm(self.entity, beginning, write_again)
             finally:
                 claims.exit(self.entity)
             self._jobs.require_open()
@@ -95,6 +96,7 @@ class RepeatedLifecycle(JobLifecycle):
         claims, active = self._jobs.claims, self._jobs.active
         began = anyio.current_time()
         entity = await find_job(self._jobs.entities, given.job or "")
+        self._look_at(entity)
         former = active.find(entity.id)
         if active.is_ending(entity.id) or (former is not None and not given.take_over):
             raise claims.owned_here(entity)
@@ -121,6 +123,13 @@ class RepeatedLifecycle(JobLifecycle):
             claims.exit(entity)
             raise
         return former, beginning
+
+    def _look_at(self, found: Job) -> None:
+        """Look at the Job as it was found, before it is begun."""
+
+    def _has_rivals(self, _: Beginning) -> bool:
+        """Return whether another session may have begun the Job at the same time."""
+        return True
 
     async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
         """Set the Job running again: its former owner has overwritten that."""

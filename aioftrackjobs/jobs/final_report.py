@@ -31,7 +31,7 @@ from aioftrackjobs.transport import redact
 if TYPE_CHECKING:
     from aioftrackjobs.jobs.job_log import JobLog
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 
 class FinalReport:

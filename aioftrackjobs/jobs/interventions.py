@@ -20,7 +20,7 @@ from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other, owned_error
 from aioftrackjobs.jobs.stopping import STOP, BlockScope, StopOn, StopRequest, stop_request_in
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Statuses that other clients may set. A status that only the server knows means nothing here.
 _OTHER_STATUSES = (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED)
@@ -88,11 +88,11 @@ class Interventions:
         self._owner_reads_within = (
             _READS_OF_OWNER * jobs.entities.connection.timings.job_read_interval
         )
-        self.read_at = 0.0
-        self.is_missing = False
-        self.is_deleted = False
-        self.is_mistaken = False
-        self.is_taken_over = False
+        self.read_at: float = 0.0
+        self.is_missing: bool = False
+        self.is_deleted: bool = False
+        self.is_mistaken: bool = False
+        self.is_taken_over: bool = False
         self.is_owner = True
         self.former: str | None = None
 

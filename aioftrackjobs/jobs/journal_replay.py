@@ -37,7 +37,8 @@ from aioftrackjobs.jobs.data import (
     compose_recovered_data,
     simplified,
 )
-from aioftrackjobs.jobs.late_creation import CREATE_FOR, create_ended_job
+from aioftrackjobs.jobs.keys import is_left_to_engine
+from aioftrackjobs.jobs.late_creation import CREATE_FOR, create_ended_job, log_in
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
@@ -50,7 +51,7 @@ from aioftrackjobs.jobs.termination import (
 from aioftrackjobs.journal import Entry
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 T = TypeVar("T")
 
@@ -226,8 +227,8 @@ class JournalReplay:
             ends: dict[Job, tuple[JobStatus, Mapping[str, Any] | None]] = {}
             for job in found.values():
                 entry = by_id[job.id]
-                if not self._journal.has(entry):
-                    continue  # it has changed during the read
+                if not self._journal.has(entry) or self._is_left_to_engine(entry, job):
+                    continue  # it has changed during the read, or is looked at again
                 if (end := self._end_of(entry, job)) is None:
                     self._journal.release_job(job.id)
                 else:
@@ -277,7 +278,7 @@ class JournalReplay:
             owner = report[CREATE_FOR]
             user = owner if isinstance(owner, str) else None
             try:
-                await create_ended_job(self._entities, entry.id, user, *final)
+                await create_ended_job(self._entities, entry.id, user, *final, log_in(report))
             except SessionStateError:
                 raise
             except FtrackJobsError as exc:
@@ -297,6 +298,18 @@ class JournalReplay:
             return False
         del self._refused_since[job_id]
         return True
+
+    def _is_left_to_engine(self, entry: Entry, job: Job) -> bool:
+        """Return whether the engine of *job*, whose worker has died, may deliver its task again."""
+        data = parse_job_data(remote_value(job, "data"))
+        lease = Lease.of(data)
+        if entry.final_report is not None or lease is None or lease.holder != entry.holder:
+            return False
+        now = self._connection.server_status.server_time()
+        status = remote_value(job, "status")
+        is_left = status == JobStatus.RUNNING and is_left_to_engine(status, data, now)
+        self._looks_again |= is_left
+        return is_left
 
     def _end_of(self, entry: Entry, job: Job) -> tuple[JobStatus, Mapping[str, Any]] | None:
         """Return the status and the data that *job* ends with; None to leave it alone."""

@@ -8,19 +8,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.errors import ServerError, TransferError
 from aioftrackjobs.jobs.block import find_user
-from aioftrackjobs.models import Entity, Job, JobStatus
+from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent, JobStatus
 
-#: The key of a final report that says for whom its Job is created if there is none.
-CREATE_FOR = "create_for"
+if TYPE_CHECKING:
+    from aioftrackjobs.commit.unit_of_work import UnitOfWork
+
+logger: SafeLogger = SafeLogger(__name__)
+
+#: The keys of a final report that say for whom its Job is created if there is none, and which text
+#: is attached to it then.
+CREATE_FOR, LOG = "create_for", "log"
+
+
+class Log(NamedTuple):
+    """A text that is attached to a Job.
+
+    Attributes:
+        name: The name of the file.
+        text: Its content.
+    """
+
+    name: str
+    text: str
 
 
 def report_to_create(
-    user: Entity | str | UUID | None, status: JobStatus, data: Mapping[str, Any]
+    user: Entity | str | UUID | None,
+    status: JobStatus,
+    data: Mapping[str, Any],
+    log: Log | None = None,
 ) -> str:
     """Return the final report of a Job that the server may not know, as the journal keeps it.
 
@@ -28,15 +51,27 @@ def report_to_create(
         user: Whose Job it is; None for the user of the session.
         status: How it ended.
         data: Its data.
+        log: What is attached to it; None for nothing.
     """
     owner = user.__ftrack_reference__().key[0][1] if isinstance(user, Entity) else user
-    report = {
+    report: dict[str, Any] = {
         "status": status.value,
         "data": data,
         "has_begun": False,
         CREATE_FOR: None if owner is None else str(owner),
     }
+    if log is not None:
+        report[LOG] = list(log)
     return json.dumps(report)
+
+
+def log_in(report: Mapping[str, Any]) -> Log | None:
+    """Return what is to be attached by a final report; None if it names nothing."""
+    match report.get(LOG):
+        case [str(name), str(text)]:
+            return Log(name, text)
+        case _:
+            return None
 
 
 async def create_ended_job(
@@ -45,15 +80,35 @@ async def create_ended_job(
     user: str | None,
     status: JobStatus,
     data: Mapping[str, Any],
+    log: Log | None = None,
 ) -> None:
-    """Create a Job that has ended already.
+    """Create a Job that has ended already, in one commit with its log.
+
+    If the log cannot be uploaded, the Job is created without it.
 
     Raises:
         FtrackJobsError: That did not succeed, or it is not known whether it did.
     """
     owner = await (entities.current_user() if user is None else find_user(entities, user))
-    unit = entities.new_unit()
     values = {"id": job_id, "status": status, "data": data, "user_id": owner["id"]}
+    if log is not None:
+        from aioftrackjobs.transfers.upload import upload  # late: few Jobs are created like this
+
+        def link(unit: UnitOfWork, component: FileComponent) -> list[Entity]:
+            job = entities.create(Job, values, unit=unit)
+            ids = {"component_id": component.id, "job_id": job_id}
+            return [job, entities.create(JobComponent, ids, unit=unit)]
+
+        content = log.text.encode("utf-8", "replace")
+        try:
+            await upload(entities, content, data={}, name=log.name, links=link)
+        except (TransferError, ServerError) as exc:
+            if isinstance(exc, ServerError) and exc.is_retryable:
+                raise
+            logger.warning("Job %s: its log was not attached: %s", job_id, exc)
+        else:
+            return
+    unit = entities.new_unit()
     entities.create(Job, values, unit=unit)
     try:
         await unit.commit()

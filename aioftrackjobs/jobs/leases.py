@@ -27,7 +27,7 @@ from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.journal import Journal, Process, this_process
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: How often a lease is renewed before it would end.
 RENEWALS = 3
@@ -164,8 +164,8 @@ class ActiveJobs:
         server.on_clock_step = self._handle_clock_step
         _of_sessions[journal.holder] = self
         self.shutdown_reason: str | None = None
-        self.shutdown_deadline = math.inf
-        self.is_closing = False
+        self.shutdown_deadline: float = math.inf
+        self.is_closing: bool = False
         self._ending: dict[ActiveJob, None] = {}
         self._all_reported: anyio.Event | None = None
 

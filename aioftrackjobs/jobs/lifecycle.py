@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from aioftrackjobs.jobs.watching import Watch
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
@@ -61,6 +61,7 @@ class JobLifecycle:
         grace: Seconds that recording the final status may take.
         interval: Seconds from one progress report to the next.
         stop_on: What ends the block from outside: see :func:`job_context`.
+        retry_on: Errors of the block after which its work is tried again.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class JobLifecycle:
         grace: float,
         interval: float,
         stop_on: StopOn = "request",
+        retry_on: tuple[type[BaseException], ...] = (),
     ) -> None:
         self._jobs = jobs
         # A subclass of str may have methods of its own, which would run in the background.
@@ -91,6 +93,7 @@ class JobLifecycle:
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
         self._stop_on: StopOn = stop_on
+        self._retry_on = retry_on
         self.watch: Watch | None = None
 
     def __repr__(self) -> str:
@@ -458,6 +461,7 @@ class JobLifecycle:
             self._decided,
             partial(describe_interruption, task=task, seconds=seconds),
             was_stopped=self.interventions.has_caused(error),
+            retry_on=self._retry_on,
             shutdown_reason=active.shutdown_reason,
             is_closing=active.is_closing,
         )

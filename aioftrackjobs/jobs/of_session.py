@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
 from aioftrackjobs.config.settings import is_id, require, require_count, require_text
 from aioftrackjobs.entities.queries import Query
+from aioftrackjobs.jobs.block import check_arguments
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.stop_writing import stop_job
 from aioftrackjobs.jobs.waiting import JobWatch, jobs_of_session, require_created
-from aioftrackjobs.models import Job, JobState
+from aioftrackjobs.models import Entity, Job, JobState
 
 
 class JobsOfSession:
@@ -47,6 +48,46 @@ class JobsOfSession:
         require_count("spread", spread)
         expression = query if isinstance(query, str) else query.expression
         return await self._jobs.claims.claim(expression, spread=spread)
+
+    async def queue_job(
+        self,
+        key: UUID | None = None,
+        *,
+        user: Entity | str | UUID | None = None,
+        description: str | None = None,
+        data: Mapping[str, Any] | str | None = None,
+    ) -> Job:
+        """Create a Job as queued, where its work is sent to a queue; return it.
+
+        ::
+
+            key = job_key("celery", "renders", task.id, redelivered_within=3600)
+            job = await session.queue_job(key, user="maya", description="Render sh010")
+
+        If the Job with this key is there already, it is returned as it is: a worker may have begun
+        it before. If ftrack cannot be reached, the work can be sent all the same: its worker
+        creates the Job then.
+
+        Args:
+            key: The key of the task, from :func:`job_key`; or the id of the new Job, a random one
+                if None. Without a key, :meth:`claim_job` gives the Job to one of many daemons.
+            user: The user that sees it, or its id or name; the session's own user if None.
+            description: The text in the jobs menu.
+            data: More values to keep in the Job's ``data``, as a mapping or JSON text.
+
+        Raises:
+            ArgumentError: An argument has a wrong type or value.
+            NoResultFoundError: There is no such user.
+            ServerError: The server refused it.
+            TransportError: The server could not be reached.
+            CommitUncertainError: It is not known whether the Job was created.
+        """
+        self._jobs.require_open()
+        require(key is None or isinstance(key, UUID), "key", "a key from job_key", key)
+        check_arguments(type(self), self, user=user, description=description, data=data)
+        from aioftrackjobs.jobs.queueing import queue_job  # late: only producers need it
+
+        return await queue_job(self._jobs, key, user=user, description=description, data=data)
 
     async def wait_for(
         self, jobs: Job | str | UUID | Iterable[Job | str | UUID], *, timeout: float | None = None

@@ -22,7 +22,7 @@ from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, Transp
 from aioftrackjobs.models import Job, remote_value
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: What is read of a Job.
 _ATTRIBUTES = ("id", "status", "data")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
@@ -16,7 +17,7 @@ from aioftrackjobs.background import SafeLogger, show_value, text_of
 from aioftrackjobs.jobs.progress import Progress
 from aioftrackjobs.jobs.stages import Work, number, plain
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 T = TypeVar("T")
 
@@ -46,9 +47,9 @@ class Reports:
 
     def __init__(self, job: ProgressReceiver) -> None:
         self.job = job
-        self.work = Work()
+        self.work: Work = Work()
         # It is entered again by a signal handler that interrupts a report of the same thread.
-        self.lock = threading.RLock()
+        self.lock: AbstractContextManager[bool] = threading.RLock()
         self._has_warned = False
 
     def send(self, work: Work) -> None:
@@ -199,6 +200,8 @@ class Reporter:
 
 class Stage(Reporter):
     """A stage of a Job's work: see :meth:`RunningJob.stage`.
+
+    Example: ``async with job.stage("encode", weight=3): await encode()``
 
     A block that is left by an exception leaves the stage as far as it came. One that is entered
     again inside of itself, or by several tasks, ends when it is left for the last time.

@@ -58,11 +58,11 @@ class Work:
         weight: float = 1.0,
         total: float | None = None,
     ) -> None:
-        self.within = within
-        self.name = name
-        self.weight = weight
+        self.within: Work | None = within
+        self.name: str = name
+        self.weight: float = weight
         self.share: float | None = None
-        self.ended = False
+        self.ended: bool = False
         self._lasting_message: str | None = None
         self._latest_message: str | None = None  # of the latest report alone
         self._total = total

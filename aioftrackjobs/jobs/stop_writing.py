@@ -33,7 +33,7 @@ from aioftrackjobs.models import (
     remote_value,
 )
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: How often a request is written again that the owner of the Job has overwritten.
 _REPETITIONS = 5

@@ -131,6 +131,11 @@ def stop_request_in(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return value if any(_part(value, name) for name in ("by", "at", "reason")) else None
 
 
+def stopped_error(job_id: str, request: Mapping[str, Any]) -> JobStoppedError:
+    """Return the error about a Job that the stop *request* in its data has ended."""
+    return JobStoppedError(job_id, _part(request, "by"), _part(request, "reason"))
+
+
 def without_stop_request(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return *data* without a stop request, which was for an earlier run of the Job."""
     if stop_request_in(data) is None:
@@ -177,7 +182,7 @@ class BlockScope:
         self._cancellations = 0  # of the task, before the block
         self._around: anyio.CancelScope | None = None
         self._has_cancelled = False
-        self.is_cancelled = False
+        self.is_cancelled: bool = False
 
     def __enter__(self) -> BlockScope:
         self._task = current_task()

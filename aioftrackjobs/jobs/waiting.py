@@ -29,7 +29,7 @@ from aioftrackjobs.models import Entity, Job, JobState, known_state, state_in
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria
 from aioftrackjobs.protocol.values import ENTITY_TYPE
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds between two reads, at least, however many tasks begin to wait.
 _SHORTEST = 0.1

@@ -57,7 +57,7 @@ class Watch(AbstractContextManager[None]):
         self._job = ObservedJob(time.monotonic(), is_joined)
         self._has_begun = False
         self._status: JobStatus | None = None
-        self.log = JobLog() if keeps_log else None
+        self.log: JobLog | None = JobLog() if keeps_log else None
         lifecycle.watch = self
 
     def __enter__(self) -> None:

@@ -54,7 +54,7 @@ class Journal:
         self._path = path
         self._server_url, self._api_user = server_url, api_user
         self._timings = timings
-        self.holder = uuid4().hex
+        self.holder: str = uuid4().hex
         self._ledger = Ledger(path, retry=timings.journal_retry, note_change=note_change)
         self._is_watched = False
         self._awaited = set[Receipt]()

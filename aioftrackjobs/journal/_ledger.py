@@ -54,10 +54,11 @@ class Receipt:
     __slots__ = ("is_good", "is_settled", "result", "since", "waiter", "work")
 
     def __init__(self, work: Work | None = None) -> None:
-        self.work = work
-        self.since = time.monotonic()
+        self.work: Work | None = work
+        self.since: float = time.monotonic()
         self.result: Any = None
-        self.is_good = self.is_settled = False
+        self.is_good: bool = False
+        self.is_settled: bool = False
         self.waiter: Waiter | None = None
 
     def wake(self) -> None:

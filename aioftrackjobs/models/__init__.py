@@ -10,6 +10,7 @@ from aioftrackjobs.models._component import (
     SequenceComponent,
 )
 from aioftrackjobs.models._entity import Entity
+from aioftrackjobs.models._html import bar_html, rows_html
 from aioftrackjobs.models._job import (
     Job,
     JobComponent,
@@ -21,6 +22,7 @@ from aioftrackjobs.models._job import (
     parse_job_data,
     state_in,
 )
+from aioftrackjobs.models._mappings import CustomAttributeValues, MetadataValues
 from aioftrackjobs.models._registry import EntityTypes
 from aioftrackjobs.models._state import (
     Change,
@@ -41,7 +43,7 @@ from aioftrackjobs.models._state import (
     settle_late,
     was_created_here,
 )
-from aioftrackjobs.models._values import new_id, require_relation, store
+from aioftrackjobs.models._values import Related, new_id, require_relation, store
 
 __all__ = [
     "Change",
@@ -49,6 +51,7 @@ __all__ = [
     "Component",
     "ComponentLocation",
     "ContainerComponent",
+    "CustomAttributeValues",
     "Entity",
     "EntityTypes",
     "FileComponent",
@@ -57,11 +60,14 @@ __all__ = [
     "JobState",
     "JobStatus",
     "Location",
+    "MetadataValues",
     "Owner",
+    "Related",
     "SequenceComponent",
     "User",
     "adopt",
     "attach",
+    "bar_html",
     "change_locally",
     "current_value",
     "detach",
@@ -76,6 +82,7 @@ __all__ = [
     "put_local",
     "remote_value",
     "require_relation",
+    "rows_html",
     "settle",
     "settle_created",
     "settle_late",

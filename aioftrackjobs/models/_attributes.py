@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from aioftrackjobs.errors import EntityError
 from aioftrackjobs.protocol.criteria import Attribute
 
 if TYPE_CHECKING:
@@ -41,3 +42,12 @@ class EntityMeta(ModelMetaclass):
             if is_field and not _in_the_making.count:
                 return Attribute(name)
             return super().__getattr__(name)
+
+
+def require_entity_type(model: Any) -> None:
+    """Raise an EntityError if *model*, a class of entities, declares no entity type."""
+    if model.entity_type == "Entity":
+        raise EntityError(
+            f"{model.__name__} has no entity type; declare one in the class: "
+            'entity_type: ClassVar[str] = "Task"'
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
-from typing import Any, SupportsIndex, overload
+from typing import Any, ClassVar, SupportsIndex, overload
 
 #: Items that are shown, and characters of them.
 _SHOWN, _LONGEST = 3, 120
@@ -87,7 +87,7 @@ class Collection(MutableSequence[Any]):
             return self._items == tuple(other)
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # mutable, as a list is
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # mutable, as a list is
 
     def __repr__(self) -> str:
         items = self._items

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from aioftrackjobs.config.settings import require
+from aioftrackjobs.config.settings import require, require_count
 from aioftrackjobs.errors import UnsupportedLocationError
 from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._values import Computed, new_id
@@ -16,6 +16,8 @@ from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID
 
 class Component(Entity):
     """A file, a sequence of files, or a container of components.
+
+    Example: ``await session.create_component("plate.exr", {"name": "plate"})``
 
     The server returns components as their subtype, such as :class:`FileComponent`, and sets their
     ``system_type``. :meth:`AsyncSession.create_component` uploads a file and creates one.
@@ -52,13 +54,19 @@ class Component(Entity):
 
 
 class FileComponent(Component):
-    """One file."""
+    """One file.
+
+    Example: ``file = await job.attach("report.pdf"); print(file.size)``
+    """
 
     entity_type: ClassVar[str] = "FileComponent"
 
 
 class ContainerComponent(Component):
-    """A group of components."""
+    """A group of components.
+
+    Example: ``session.create(ContainerComponent, {"name": "delivery"})``
+    """
 
     entity_type: ClassVar[str] = "ContainerComponent"
 
@@ -66,7 +74,10 @@ class ContainerComponent(Component):
 
 
 class SequenceComponent(Component):
-    """A sequence of numbered files, such as frames."""
+    """A sequence of numbered files, such as frames.
+
+    Example: ``await session.create_sequence("plates/sh010.%04d.exr")``
+    """
 
     entity_type: ClassVar[str] = "SequenceComponent"
     default_projections: ClassVar[tuple[str, ...]] = (*Component.default_projections, "padding")
@@ -77,7 +88,10 @@ class SequenceComponent(Component):
 
 
 class ComponentLocation(Entity):
-    """The fact that a location stores the file of a component."""
+    """The fact that a location stores the file of a component.
+
+    Example: ``await session.populate(plate, "component_locations.resource_identifier")``
+    """
 
     entity_type: ClassVar[str] = "ComponentLocation"
     is_typed: ClassVar[bool] = True
@@ -100,6 +114,8 @@ class ComponentLocation(Entity):
 
 class Location(Entity):
     """A place where the files of components are stored.
+
+    Example: ``await session.query("Location where name is 'ftrack.server'").of(Location).one()``
 
     Source:
         docs/protocol.md, section 6.
@@ -131,7 +147,23 @@ class Location(Entity):
             UnsupportedLocationError: The location does not serve files over HTTP, or this entity
                 belongs to no session.
         """
+        return self._url_of(component)
+
+    def get_thumbnail_url(self, component: Component, size: int = 300) -> str:
+        """Return the URL of a picture of *component*, which fits into a square of *size* pixels.
+
+        It contains the API key in clear text, as that of :meth:`get_url`. ftrack shows a common
+        picture for a component without one.
+
+        Raises:
+            ArgumentError: *component* is no entity, or *size* no positive number.
+            UnsupportedLocationError: As for :meth:`get_url`.
+        """
+        require_count("size", size)
+        return self._url_of(component, size)
+
+    def _url_of(self, component: Component, size: int | None = None) -> str:
         require(isinstance(component, Entity), "component", "a component", component)
         if not self.is_server or not self._owner:
             raise UnsupportedLocationError(f"{self!r} has no URL for {component!r}")
-        return self._owner.component_url(component["id"])
+        return self._owner.component_url(component["id"], size)

@@ -4,9 +4,6 @@ An entity keeps the values of the server (*remote*) and the changes made here (*
 two dictionaries. A read returns the local value, if there is one, else the remote one. A change is
 passed to the entity's owner, the session, which records it in a unit of work. Reading never causes
 I/O: an attribute that no response has brought yet raises :class:`NotLoadedError`.
-
-The fields of a typed model declare which attributes there are and which values may be assigned.
-Attributes that the server has beyond them are kept, too.
 """
 
 from __future__ import annotations
@@ -26,16 +23,17 @@ from pydantic import (
 
 from aioftrackjobs.config.settings import require, require_values
 from aioftrackjobs.errors import (
-    EntityError,
     ImmutableAttributeError,
     InvalidKeyError,
     InvalidValueError,
     NotLoadedError,
     UnknownAttributeError,
 )
-from aioftrackjobs.models._attributes import EntityMeta
+from aioftrackjobs.models._attributes import EntityMeta, require_entity_type
 from aioftrackjobs.models._collection import Collection
-from aioftrackjobs.models._state import Change, Owner, attach, merge_into
+from aioftrackjobs.models._html import entity_html
+from aioftrackjobs.models._mappings import MappedValues, takes_values, unloaded_view, view_of
+from aioftrackjobs.models._state import Change, Owner, attach, load_missing, merge_into
 from aioftrackjobs.models._values import (
     MAPS,
     PLAIN,
@@ -84,9 +82,9 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
     """
 
     __slots__ = _STATE
-
-    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, defer_build=True)
-
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="allow", arbitrary_types_allowed=True, defer_build=True
+    )
     #: Name of the entity type, as the server spells it.
     entity_type: ClassVar[str] = "Entity"
     #: Attributes that make up the key, in the order of the schema.
@@ -129,7 +127,8 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         cls._verbatim = verbatim_fields(cls) - fixed
 
     def __init__(self, /, **values: Any) -> None:
-        require_entity_type(type(self))
+        if self.entity_type == Entity.entity_type:
+            require_entity_type(type(self))
         is_dump = values.pop(ENTITY_TYPE, None) is not None  # by pydantic: with all that is loaded
         fields = self.__pydantic_fields__
         nested: dict[str, Any] = {}
@@ -177,9 +176,8 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         Raises:
             InvalidKeyError: A part of the key is missing.
         """
-        known: Reference | None = getattr(self, "_reference", None)
-        if known is not None:
-            return known
+        if (known := getattr(self, "_reference", None)) is not None:
+            return known  # type: ignore[no-any-return]
         key = tuple([(name, self._current(name)) for name in self.primary_key_attributes])
         for _, value in key:
             if not (value and isinstance(value, str)):
@@ -204,12 +202,14 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         return hash(self._identity())
 
     def __repr__(self) -> str:
-        """Return type and key, and what people know the entity by, as far as it is loaded."""
+        """Return type, key, and what people know the entity by, as far as it is loaded."""
         if not hasattr(self, "_local"):
             return f"<{self.entity_type}>"  # pydantic has not finished it, or refused it
         return short_repr(self, self._label())
 
     __str__ = __repr__
+
+    _repr_html_ = entity_html
 
     def _label(self) -> list[str]:
         """Return what people know the entity by: its status and its name, as far as loaded."""
@@ -238,9 +238,14 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             value = self._local[name]
         elif name in self._remote:
             value = self._remote[name]
+        elif name in MAPS and (view := unloaded_view(self, name)) is not None:
+            return view
         else:
-            raise self._missing(name)
-        return Collection(self, name) if type(value) is tuple else value
+            value = load_missing(self, name)
+        if type(value) is tuple:
+            view = view_of(self, name) if name in MAPS else None
+            return Collection(self, name) if view is None else view
+        return value
 
     if not TYPE_CHECKING:  # so that a type checker finds a misspelt attribute of a typed model
 
@@ -255,7 +260,15 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             descriptor = getattr(type(self), name, None)
             if isinstance(descriptor, property):
                 return descriptor.__get__(self)  # again, so that its own AttributeError is raised
-            raise self._missing(name)
+            return self[name]
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in _STATE or name.startswith("__"):
+                object.__setattr__(self, name, value)
+            elif isinstance(descriptor := getattr(type(self), name, None), property):
+                descriptor.__set__(self, value)
+            else:
+                self[name] = value
 
     def _missing(self, name: str) -> NotLoadedError | UnknownAttributeError:
         known = self.attributes
@@ -283,8 +296,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         return name in self._local or name in self._remote
 
     def __iter__(self) -> Iterator[str]:  # type: ignore[override]
-        yield from self._remote
-        yield from (name for name in self._local if name not in self._remote)
+        yield from {**self._remote, **self._local}  # a copy: another thread may load more
 
     def __len__(self) -> int:
         return len(self._remote.keys() | self._local.keys())
@@ -306,8 +318,11 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
     def __setitem__(self, name: str, value: Any) -> None:
         if type(value) is str and name in self._verbatim:
             checked: Any = value  # the fast path: progress texts are set again and again
-        elif isinstance(value, Collection) and value.is_of(self, name):
+        elif isinstance(value, (Collection, MappedValues)) and value.is_of(self, name):
             return  # the last step of ``entity[name] += ...``: the change is recorded already
+        elif takes_values(self, name, value):
+            self[name].replace(value)
+            return
         else:
             checked = self._check(name, value)
         if self._owner is not None:
@@ -317,11 +332,16 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
     def update(self, values: Any = (), /, **more: Any) -> None:
         """Set several attributes; if one cannot have its value, none is set."""
         given = dict(values, **more)
+        maps = {name: given.pop(name) for name in MAPS if takes_values(self, name, given.get(name))}
+        for name, value in maps.items():
+            self[name].check(value)
         checked = {name: self._check(name, value) for name, value in given.items()}
         for name, value in checked.items():
             if self._owner is not None:
                 self._owner.record_update(self, name, value)
             self._local[name] = value
+        for name, value in maps.items():
+            self[name].replace(value)
 
     def _require_known(self, name: str) -> None:
         if name not in self.__pydantic_fields__:
@@ -353,16 +373,6 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             if owner is not None:
                 exc.hide(owner.redact)
             raise
-
-    if not TYPE_CHECKING:  # so that a type checker finds a misspelt attribute of a typed model
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            if name in _STATE or name.startswith("__"):
-                object.__setattr__(self, name, value)
-            elif isinstance(descriptor := getattr(type(self), name, None), property):
-                descriptor.__set__(self, value)
-            else:
-                self[name] = value
 
     def __delitem__(self, name: str) -> None:
         """Take back the local change of *name*; nothing is deleted on the server.
@@ -424,7 +434,7 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             del self[name]
 
     def _changed(self) -> list[str]:
-        return [name for name in self._local if name not in self.primary_key_attributes]
+        return [name for name in tuple(self._local) if name not in self.primary_key_attributes]
 
     def merge(self, entity: Entity, merged: dict[Any, Entity] | None = None) -> list[Change]:
         """Copy the values of *entity* to this one, and return what changed.
@@ -438,12 +448,10 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
             merged[entity._identity()] = self
         return merge_into(self, entity)
 
-    # pydantic
-
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_types(cls, value: Any) -> Any:
-        """Keep pydantic from accepting an entity of another type as a mapping of fields."""
+        """Keep pydantic from taking an entity of another type for a mapping of fields."""
         if isinstance(value, Entity) and not isinstance(value, cls):
             raise ValueError(f"{value!r} is no {cls.entity_type}")  # noqa: TRY004 - pydantic's
         return value
@@ -482,20 +490,11 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         self._remote.update(state["remote"])
         self._local.update(state["local"])
 
-    def __copy__(self) -> Self:
-        return self.__deepcopy__()
-
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return a detached entity: a session has only one instance for a key."""
         copy = type(self).__new__(type(self))
         copy.__setstate__(self.__getstate__())
         return copy
 
-
-def require_entity_type(model: type[Entity]) -> None:
-    """Raise an EntityError if *model* declares no entity type."""
-    if model.entity_type == Entity.entity_type:
-        raise EntityError(
-            f"{model.__name__} has no entity type; declare one in the class: "
-            'entity_type: ClassVar[str] = "Task"'
-        )
+    def __copy__(self) -> Self:
+        return self.__deepcopy__()

@@ -16,7 +16,6 @@ from pydantic import Field
 from aioftrackjobs.errors import (
     EntityError,
     InvalidValueError,
-    NotLoadedError,
     UnserialisableValueError,
 )
 from aioftrackjobs.models._component import Component
@@ -43,7 +42,10 @@ _RARE = "[\ud800-\udfff\U00010000-\U0010ffff]"
 
 
 class JobStatus(StrEnum):
-    """The status of a Job. A status that only the server knows is read as a plain string."""
+    """The status of a Job. A status that only the server knows is read as a plain string.
+
+    Example: ``job.status = JobStatus.FAILED  # or "failed"``
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -122,6 +124,8 @@ def _plain_text(value: object) -> object:
 
 class User(Entity):
     """A person, or a program with an account of its own.
+
+    Example: ``maya = await session.ensure(User, {"username": "maya"})``
 
     Source:
         docs/protocol.md, section 5.5.
@@ -253,13 +257,14 @@ class Job(Entity):
         return [*texts_of(status), *names_of(description)]
 
     def _parsed_data(self) -> dict[str, Any]:
-        if "data" not in self and not self._is_new:
-            raise NotLoadedError(self.entity_type, "data")
-        return parse_job_data(self._current("data"))
+        return parse_job_data(self._current("data") if self._is_new else self["data"])
 
 
 class JobComponent(Entity):
-    """An attachment of a Job. ftrack's web interface offers only one of them for download."""
+    """An attachment of a Job. ftrack's web interface offers only one of them for download.
+
+    Example: ``session.create(JobComponent, {"job_id": job.id, "component_id": file.id})``
+    """
 
     entity_type: ClassVar[str] = "JobComponent"
     is_typed: ClassVar[bool] = True

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import create_model
 
 from aioftrackjobs.errors import EntityError, UnknownEntityTypeError
+from aioftrackjobs.models._attributes import require_entity_type
 from aioftrackjobs.models._component import (
     Component,
     ComponentLocation,
@@ -16,7 +17,7 @@ from aioftrackjobs.models._component import (
     Location,
     SequenceComponent,
 )
-from aioftrackjobs.models._entity import Entity, require_entity_type
+from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._job import Job, JobComponent, User
 from aioftrackjobs.protocol.schemas import COMPOSITE_KEYS, EntitySchema, decode_schema
 
@@ -180,3 +181,8 @@ class EntityTypes:
         """Return the attributes of the type that hold entities, as far as the schemas say so."""
         schema = self._schemas.get(entity_type)
         return schema.relations if schema else frozenset()
+
+    def member_type(self, entity_type: str, name: str) -> str | None:
+        """Return the type of the entities in the map *name*; None without the type's schema."""
+        schema = self._schemas.get(entity_type)
+        return schema.members.get(name) if schema else None

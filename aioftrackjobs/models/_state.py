@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.errors import NotLoadedError
 from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE
 
@@ -37,6 +38,10 @@ class Owner(Protocol):
         """
         ...
 
+    def load_missing(self, entity: Any, name: str) -> None:
+        """Load *name*, which no response has brought yet, if the session does so by itself."""
+        ...
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         """Return the attributes that the server's schemas list; empty if they are not loaded."""
         ...
@@ -45,12 +50,16 @@ class Owner(Protocol):
         """Return the attributes that hold entities, as far as the server's schemas are loaded."""
         ...
 
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        """Return the metadata or the custom attributes of *entity*; None if it keeps none."""
+        ...
+
     def redact(self, text: str) -> str:
         """Return *text* without secrets."""
         ...
 
-    def component_url(self, component_id: str) -> str:
-        """Return the URL of a component's file. It contains the API key."""
+    def component_url(self, component_id: str, size: int | None = None) -> str:
+        """Return the URL of a component's file, or of its thumbnail. It contains the API key."""
         ...
 
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
@@ -77,7 +86,10 @@ class Stateful(Protocol):
 
 
 class Change(TypedDict):
-    """One value that :meth:`Entity.merge` changed."""
+    """One value that :meth:`Entity.merge` changed.
+
+    Example: ``[each["name"] for each in job.merge(other)]``
+    """
 
     type: Literal["remote_attribute", "local_attribute"]
     name: str
@@ -136,16 +148,22 @@ class _Gone:
     def record_reset(self, entity: Any, name: str) -> Any:
         return NOT_SET
 
+    def load_missing(self, entity: Any, name: str) -> None:
+        pass
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return ()
 
     def relations_of(self, entity_type: str) -> frozenset[str]:
         return frozenset()
 
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        return None
+
     def redact(self, text: str) -> str:
         return text
 
-    def component_url(self, component_id: str) -> str:
+    def component_url(self, component_id: str, size: int | None = None) -> str:
         raise NotImplementedError  # a location is not asked without an owner
 
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
@@ -200,18 +218,36 @@ def put_local(entity: Stateful, name: str, value: Any) -> None:
     entity._local[name] = value
 
 
+def load_missing(entity: Any, name: str) -> Any:
+    """Return a value that no response has brought yet, if the owner of *entity* loads it.
+
+    Raises:
+        NotLoadedError: It does not.
+        UnknownAttributeError: The type has no such attribute.
+    """
+    error: Exception = entity._missing(name)
+    can_load = isinstance(error, NotLoadedError) and entity._remote and not name.startswith("_")
+    if can_load and entity._owner:
+        entity._owner.load_missing(entity, name)
+        if name in entity:
+            return entity._current(name)
+        error = entity._missing(name)  # the type may be known by now
+    raise error
+
+
 # Changes that the server has applied
 
 
-def settle(entity: Stateful, name: str, value: Any) -> None:
-    """Make *value*, which the server has applied, the remote value of *name*.
+def settle(entity: Stateful, values: Mapping[str, Any]) -> None:
+    """Make *values*, which the server has applied, the remote values of *entity*.
 
-    The local value stays only if it was changed again after *value* was recorded.
+    A local value stays only if it was changed again after its value was recorded.
     """
-    entity._remote[name] = value
-    local = entity._local
-    if name in local and (local[name] is value or same(local[name], value)):
-        del local[name]
+    remote, local = entity._remote, entity._local
+    for name, value in values.items():
+        remote[name] = value
+        if name in local and (local[name] is value or same(local[name], value)):
+            del local[name]
 
 
 def settle_created(entity: Stateful) -> None:
@@ -235,7 +271,7 @@ def settle_late(entity: Stateful, name: str, value: Any) -> None:
     if name in entity._remote:
         forget_local(entity, name, value)
     else:
-        settle(entity, name, value)
+        settle(entity, {name: value})
 
 
 def forget_local(entity: Stateful, name: str, value: Any) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails
+from pydantic_core.core_schema import any_schema
 
 from aioftrackjobs.errors import InvalidValueError, UnserialisableValueError
 from aioftrackjobs.models._collection import Collection
@@ -25,6 +26,8 @@ from aioftrackjobs.protocol.values import (
     stored_time,
     stored_value,
 )
+
+T = TypeVar("T")
 
 #: Relations that all entity types have under these names, if they have them at all.
 MAPS = ("metadata", "custom_attributes")
@@ -81,6 +84,18 @@ def _date_as_time(value: object) -> object:
 
 #: A time in UTC and in whole seconds, as the server stores it. One without a zone is refused.
 UtcDatetime: TypeAlias = Annotated[datetime, Before(_date_as_time), After(stored_time)]
+
+
+class Unvalidated:
+    """Marks a field whose values the session checks, by the schemas of the server."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        """Return the schema for any value."""
+        return any_schema()
+
+
+#: The type of a relation, for type checkers: ``Related[Status | None]``.
+Related: TypeAlias = Annotated[T, Unvalidated()]
 
 #: A value that the server computes, such as ``{"url": ...}``. Its keys are not documented.
 Computed: TypeAlias = dict[str, Any] | None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from aioftrackjobs.errors import QueryParameterError
 from aioftrackjobs.protocol.query import membership, quote
@@ -25,6 +25,8 @@ _ORDER = re.compile(r"(?i)(\S+)(?:\s+(?:asc|ascending|desc|descending))?")
 class Condition:
     """What rows have to meet: a comparison, or several, joined by ``&``, ``|`` and ``~``.
 
+    Example: ``session.query(Job).where((Job.status == "done") | (Job.status == "failed"))``
+
     Python's ``and``, ``or`` and ``not`` cannot be given another meaning; they raise a TypeError
     that says what to write.
 
@@ -35,7 +37,7 @@ class Condition:
     __slots__ = ("_is_single", "text")
 
     def __init__(self, text: str, *, is_single: bool = False) -> None:
-        self.text = text
+        self.text: str = text
         self._is_single = is_single
 
     def __repr__(self) -> str:
@@ -76,7 +78,7 @@ class Order:
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text: str = text
 
     def __repr__(self) -> str:
         return f"Order({self.text!r})"
@@ -107,7 +109,7 @@ class Attribute:
     """
 
     __slots__ = ("_path",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     _path: str
 

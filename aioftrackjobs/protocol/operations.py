@@ -31,6 +31,8 @@ Values: TypeAlias = Mapping[str, JSONValue | Literal[_Unset.NOT_SET]]
 class Create:
     """An entity is created with *values*, in their wire form.
 
+    Example: ``isinstance(session.recorded_operations[0], Create)``
+
     Attributes:
         fresh: Whether its key was made for it, so that no other entity can have it.
     """
@@ -44,7 +46,10 @@ class Create:
 
 @dataclass(slots=True)  # not frozen, which takes twice as long: there is one for each change
 class Update:
-    """Attributes of an entity get new *values*, in their wire form."""
+    """Attributes of an entity get new *values*, in their wire form.
+
+    Example: ``isinstance(session.recorded_operations[0], Update)``
+    """
 
     action: ClassVar[str] = "update"
 
@@ -55,6 +60,8 @@ class Update:
 @dataclass(frozen=True, slots=True)
 class Delete:
     """An entity is deleted.
+
+    Example: ``isinstance(session.recorded_operations[-1], Delete)``
 
     Attributes:
         unseen: Whether no query has shown the entity, as far as is known. Queries may hide it, so
@@ -73,21 +80,16 @@ Operation: TypeAlias = Create | Update | Delete
 def encode_operation(operation: Operation) -> dict[str, JSONValue]:
     """Return the wire form of *operation*, which contains no NOT_SET, ready for JSON."""
     entity_type, key = operation.target
-    values: Any
-    # No match statement: this runs for each operation of a farm, and isinstance is faster.
-    if isinstance(operation, Update):
-        values = {ENTITY_TYPE: entity_type, **operation.values}
-    elif isinstance(operation, Create):
-        values = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
-    elif isinstance(operation, Delete):
-        values = None
-    else:
-        assert_never(operation)
-    wire: dict[str, JSONValue] = {
+    wire: dict[str, Any] = {
         "action": operation.action,
         "entity_type": entity_type,
         "entity_key": [key[0][1]] if len(key) == 1 else [value for _, value in key],
     }
-    if values is not None:
-        wire["entity_data"] = values
+    # No match statement: this runs for each operation of a farm, and isinstance is faster.
+    if isinstance(operation, Update):
+        wire["entity_data"] = {ENTITY_TYPE: entity_type, **operation.values}
+    elif isinstance(operation, Create):
+        wire["entity_data"] = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
+    elif not isinstance(operation, Delete):
+        assert_never(operation)
     return wire

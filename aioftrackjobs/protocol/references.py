@@ -41,7 +41,7 @@ def linked_ids(operations: Sequence[Operation]) -> list[str]:
         if not isinstance(operation, Delete):
             for name, value in operation.values.items():
                 if type(value) is str:
-                    if name.endswith("_id"):
+                    if name[-3:] == "_id":  # half the time of endswith()
                         ids.append(value)
                 elif type(value) is dict or type(value) is list:
                     ids += _texts(value)
@@ -78,7 +78,8 @@ def server_set_rows(
         row, (entity_type, key) = result["data"], operation.target
         # All in one function: this runs for each operation of a farm.
         sent = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
-        if not row.items() <= sent.items() or (included and operation.target in included):
+        says_more = row != sent and not row.items() <= sent.items()  # most are just equal
+        if says_more or (included and operation.target in included):
             included.add(operation.target)
             rows.append(row)
     return rows

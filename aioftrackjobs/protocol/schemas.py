@@ -58,6 +58,7 @@ class EntitySchema(NamedTuple):
         scalars: Attributes that hold plain values kept by the server, so without relations,
             collections and computed values: what a query without ``select`` loads.
         relations: Attributes that hold an entity, or several.
+        members: The entity types of the values in each attribute that is a map.
     """
 
     entity_type: str
@@ -65,6 +66,7 @@ class EntitySchema(NamedTuple):
     attributes: tuple[str, ...]
     scalars: tuple[str, ...]
     relations: frozenset[str] = frozenset()
+    members: Mapping[str, str] = {}
 
 
 def decode_schema(document: object) -> EntitySchema:
@@ -99,7 +101,16 @@ def decode_schema(document: object) -> EntitySchema:
         and not name.startswith("_")  # such as `_link`, which are deprecated
     )
     relations = frozenset(name for name in attributes if _is_relation(properties[name]))
-    return EntitySchema(entity_type, tuple(key), attributes, scalars, relations)
+    members = {
+        name: fragment["items"]["$ref"]
+        for name, fragment in properties.items()
+        if fragment.get("type") == "mapped_array" and _names_a_type(fragment.get("items"))
+    }
+    return EntitySchema(entity_type, tuple(key), attributes, scalars, relations, members)
+
+
+def _names_a_type(items: object) -> bool:
+    return isinstance(items, dict) and isinstance(items.get("$ref"), str)
 
 
 def _is_names(value: object) -> bool:

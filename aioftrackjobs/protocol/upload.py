@@ -226,8 +226,25 @@ def may_have_expired(status: int, body: bytes = b"") -> bool:
 
 
 def component_url(
-    server_url: str, action: str, component_id: str, user: str, key: Secret[str]
+    server_url: str,
+    action: str,
+    component_id: str,
+    user: str,
+    key: Secret[str],
+    size: int | None = None,
 ) -> Secret[str]:
-    """Return the URL to ``get`` or ``remove`` a component at. It contains the API key."""
-    query = urlencode({"id": component_id, "username": user})
+    """Return the URL for an *action* on a component. It contains the API key.
+
+    Args:
+        server_url: URL of the server.
+        action: ``get``, ``remove`` or ``thumbnail``.
+        component_id: Id of the component.
+        user: Name of the user.
+        key: The API key.
+        size: Pixels of the longer side of a thumbnail.
+    """
+    about: dict[str, object] = {"id": component_id}
+    if size is not None:
+        about["size"] = size
+    query = urlencode({**about, "username": user})
     return Secret(f"{server_url}/component/{action}?{query}&apiKey={quote_plus(key.reveal())}")

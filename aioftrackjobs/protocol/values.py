@@ -140,7 +140,19 @@ def key_part(value: object) -> str | None:
     plain = value.value if isinstance(value, Enum) else value
     if isinstance(plain, UUID):
         return str(plain)
-    return plain if isinstance(plain, str) and plain else None
+    is_text = isinstance(plain, str) and bool(plain.strip()) and is_unicode(plain)
+    return plain if isinstance(plain, str) and is_text else None
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether *text* can be sent: it has no half of a surrogate pair."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number_of(value: Decimal) -> int | float:

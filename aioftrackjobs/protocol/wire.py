@@ -46,7 +46,7 @@ _ERRORS: Mapping[str, type[ServerError]] = {
 
 def encode_batch(operations: Sequence[Mapping[str, JSONValue]]) -> bytes:
     """Return the body of a request that carries *operations*, which are in their wire form."""
-    return to_json(list(operations))
+    return to_json(operations)
 
 
 def join_batches(bodies: Sequence[bytes]) -> bytes:
@@ -84,7 +84,8 @@ def decode_response(
         decoded: object = from_json(body)
     except ValueError:
         raise _unreadable(status, redact(_excerpt(body)), url) from None
-    for part in decoded if isinstance(decoded, list) else [decoded]:
+    may_refuse = b"exception" in body  # all results are searched only then
+    for part in (decoded if isinstance(decoded, list) else [decoded]) if may_refuse else ():
         if isinstance(part, dict) and "exception" in part:
             refusal = _refusal(status, part, expression, redact)
             if status in _NO_SUCH_ADDRESS and url:

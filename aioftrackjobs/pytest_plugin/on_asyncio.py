@@ -31,11 +31,11 @@ def _made(scope: Literal["function", "class", "module", "package", "session"]) -
     return opened
 
 
-of_function = _made("function")
-of_class = _made("class")
-of_module = _made("module")
-of_package = _made("package")
-of_session = _made("session")
+of_function: Any = _made("function")
+of_class: Any = _made("class")
+of_module: Any = _made("module")
+of_package: Any = _made("package")
+of_session: Any = _made("session")
 
 
 def fixture_for(request: pytest.FixtureRequest) -> str:

@@ -18,6 +18,7 @@ from aioftrackjobs.config.settings import require, require_flag, require_name, r
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.data import compose_recovered_data
+from aioftrackjobs.jobs.keys import REDELIVERY, Redelivery, is_left_to_engine, redelivery_of
 from aioftrackjobs.jobs.leases import is_lost
 from aioftrackjobs.jobs.ownership import CLOCK_GRACE, Lease
 from aioftrackjobs.jobs.termination import Ends, lost_reason, recovery_note, terminate_jobs
@@ -28,11 +29,23 @@ from aioftrackjobs.session import AsyncSession, context_of, jobs_of
 #: Jobs that are read again and written together: few, so that little time passes in between.
 _CHUNK = 50
 
-_RUNNING = 'select id, status, data, created_at, user.username from Job where status is "running"'
+_JOBS = "select id, status, data, created_at, user.username from Job where "
+
+_RUNNING = 'status is "running"'
+
+#: Jobs that an engine has queued: see :mod:`aioftrackjobs.jobs.keys`.
+_QUEUED = f'status is "queued" and data like "%\\"{REDELIVERY}\\"%"'
+
+
+#: The statuses of Jobs that can be lost.
+_OPEN = (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 class Verdict(StrEnum):
-    """What a recovery found out about a Job."""
+    """What a recovery found out about a Job.
+
+    Example: ``[lost for lost in recovery.jobs if lost.verdict is Verdict.FAILED]``
+    """
 
     FAILED = "failed"
     """It was lost, and has failed now; in a dry run, it would have failed."""
@@ -40,15 +53,19 @@ class Verdict(StrEnum):
     """Its lease has not ended, or its owner is seen to live on this host."""
     UNOWNED = "unowned"
     """It has no lease, and *without_lease* was not given."""
+    REDELIVERED = "redelivered"
+    """Its engine may still deliver its task to another worker; see :func:`job_key`."""
     CHANGED = "changed"
-    """It seemed to be lost, and then its owner renewed its lease, or it ended."""
+    """It seemed to be lost, and then it got another lease, or ended."""
     REFUSED = "refused"
     """It is lost, and the server refused the change, or did not respond."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveredJob:
-    """A running Job, and what a recovery did about it.
+    """A Job that has not ended, and what a recovery did about it.
+
+    Example: ``for lost in (await recover(session)).failed: print(lost.description, lost.owner)``
 
     Attributes:
         id: The id of the Job.
@@ -56,7 +73,8 @@ class RecoveredJob:
         description: The text in the jobs menu before the recovery.
         created_at: When it was created.
         owner: Host and process id of its owner, as ``host:pid``; None without a lease.
-        until: When its lease ends, or ended.
+        until: When its lease ends, or ended; of a Job that its engine has queued, until when that
+            is waited for.
         verdict: What was found out.
         reason: Why it failed, or why it could not be failed.
     """
@@ -75,8 +93,11 @@ class RecoveredJob:
 class Recovery:
     """What a recovery did.
 
+    Example: ``recovery = await recover(session, dry_run=True); print(len(recovery.failed))``
+
     Attributes:
-        jobs: All running Jobs that it looked at.
+        jobs: All Jobs that it looked at: running ones, and those that an engine has queued and
+            that are lost.
         is_dry: Whether it only looked.
     """
 
@@ -108,7 +129,11 @@ async def recover(
 ) -> Recovery:
     """Fail the running Jobs that have no owner any more.
 
-    If the session has a journal, what that keeps is delivered first.
+    Example: ``recovery = await recover(session, dry_run=True)``
+
+    A Job of an engine's task is left alone for as long as its engine may deliver the task again, as
+    :func:`job_key` was given; after that it fails, also while it is queued. If the session has a
+    journal, what that keeps is delivered first.
 
     Args:
         session: An open session; its user must be allowed to change the Jobs.
@@ -173,16 +198,22 @@ class _RecoveryRun:
 
     async def find_jobs(self, user: str | None, older_than: float) -> dict[str, RecoveredJob]:
         """Return the running Jobs of *user* that are older than some seconds, with a verdict."""
-        expression = _RUNNING
-        if user is not None:
-            expression += bind(" and user.username is {name}", {"name": user})
-        query: Query[Entity] = Query(self._entities, expression)
-        jobs = await query.of(Job).all()
+        by_user = "" if user is None else bind(" and user.username is {name}", {"name": user})
+        running: Query[Entity] = Query(self._entities, f"{_JOBS}{_RUNNING}{by_user}")
+        queued: Query[Entity] = Query(self._entities, f"{_JOBS}{_QUEUED}{by_user}")
+        jobs = await running.of(Job).all()
+        waiting = await queued.of(Job).all()
         now = self._server.server_time()
-        return {
+        judged = {
             job.id: self._judge(job)
-            for job in jobs
+            for job in (*jobs, *waiting)
             if not older_than or _is_older(job, older_than, now)
+        }
+        queued_ids = {job.id for job in waiting}
+        return {
+            key: job
+            for key, job in judged.items()
+            if key not in queued_ids or job.verdict is Verdict.FAILED
         }
 
     def _judge(self, job: Job) -> RecoveredJob:
@@ -190,7 +221,13 @@ class _RecoveryRun:
         lease = Lease.of(data)
         text = data.get("description")
         owner = None if lease is None else f"{lease.process.host}:{lease.process.pid}"
-        verdict, reason = self._verdict(job, lease)
+        until = None if lease is None else lease.until
+        if remote_value(job, "status") == JobStatus.RUNNING:
+            verdict, reason = self._verdict(job, lease)
+        else:
+            redelivery = redelivery_of(JobStatus.QUEUED, data)
+            until = None if redelivery is None else redelivery.until
+            verdict, reason = self._verdict_in_queue(redelivery)
         user = job.get("user")
         return RecoveredJob(
             id=job.id,
@@ -198,7 +235,7 @@ class _RecoveryRun:
             description=text if isinstance(text, str) else None,
             created_at=job.created_at,
             owner=owner,
-            until=None if lease is None else lease.until,
+            until=until,
             verdict=verdict,
             reason=reason,
         )
@@ -211,7 +248,19 @@ class _RecoveryRun:
             return Verdict.FAILED, f"no owner is known at {now:%Y-%m-%d %H:%M:%S} UTC"
         if not is_lost(job.id, lease, now, self._grace):
             return Verdict.ALIVE, None
+        data = parse_job_data(remote_value(job, "data"))
+        if is_left_to_engine(JobStatus.RUNNING, data, now - timedelta(seconds=self._grace)):
+            return Verdict.REDELIVERED, None
         return Verdict.FAILED, lost_reason(lease.process.host, min(lease.until, now))
+
+    def _verdict_in_queue(self, redelivery: Redelivery | None) -> tuple[Verdict, str | None]:
+        if redelivery is None or redelivery.until is None:
+            return Verdict.UNOWNED, None
+        until = redelivery.until
+        if (self._server.server_time() - until).total_seconds() <= self._grace:
+            return Verdict.REDELIVERED, None
+        reason = f"{redelivery.engine} has not delivered it until {until:%Y-%m-%d %H:%M:%S} UTC"
+        return Verdict.FAILED, reason
 
     async def fail(self, lost: Mapping[str, RecoveredJob]) -> Iterator[RecoveredJob]:
         """Fail some Jobs, unless they have changed since they were judged."""
@@ -220,8 +269,8 @@ class _RecoveryRun:
             ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
             for job in found.values():
                 before, again = lost[job.id], self._judge(job)
-                runs = remote_value(job, "status") == JobStatus.RUNNING
-                if runs and again.verdict is Verdict.FAILED and again.until == before.until:
+                is_open = remote_value(job, "status") in _OPEN
+                if is_open and again.verdict is Verdict.FAILED and again.until == before.until:
                     ends[job] = JobStatus.FAILED, self._failure_data(job, before)
             return ends
 

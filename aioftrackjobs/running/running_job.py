@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from aioftrackjobs.background import SafeLogger, text_of
-from aioftrackjobs.config.settings import require, require_flag
+from aioftrackjobs.config.settings import require_flag
 from aioftrackjobs.errors import CommandFailedError, ServerError
 from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import GivenJob, block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.existing import JoinedLifecycle, RepeatedLifecycle
+from aioftrackjobs.jobs.ending import QUEUED_AGAIN
+from aioftrackjobs.jobs.existing import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.progress import size_text
+from aioftrackjobs.jobs.queueing import repeated_kind
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
 from aioftrackjobs.jobs.stopping import StopOn, StopRequest
-from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
+from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus, bar_html
 from aioftrackjobs.session import AsyncSession, jobs_of
 
 if TYPE_CHECKING:
@@ -30,15 +32,12 @@ if TYPE_CHECKING:
 
     from aioftrackjobs.commands.execution import CommandResult
     from aioftrackjobs.commands.reporting import (
-        CommandExecution,
         CommandJob,
         LogWhen,
-        ReportedJob,
-        ReportOptions,
     )
     from aioftrackjobs.transfers.content import Uploadable
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Seconds between progress updates of one Job.
 INTERVAL = 1.0
@@ -63,6 +62,7 @@ async def job_context(
     take_over: bool = False,
     join: bool = False,
     new_id: str | UUID | None = None,
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
     attach_log: bool = False,
 ) -> AsyncIterator[RunningJob]:
     """Run the block as a Job: running inside, done after it, failed if it ends by an error.
@@ -82,7 +82,9 @@ async def job_context(
         session: An open session; any number of Jobs may share it. Or a function without arguments
             that returns it: it is called when the block is entered, so that a module can decorate
             functions before there is a session.
-        job: A Job that exists already, or its id; None to create one.
+        job: A Job that exists already, or its id; None to create one. Or the key of the task of an
+            engine, from :func:`job_key`: its Job is taken from the one that ran the task before,
+            or created if there is none, with *user* and *description*.
         user: The user that sees the new Job, or its id or name; the session's own user if None.
         description: The text in the jobs menu.
         data: More values to keep in the Job's ``data``, as a mapping or JSON text.
@@ -101,6 +103,9 @@ async def job_context(
             If it is the one in ``FTRACK_JOB_ID``, the block waits some seconds until it runs.
         new_id: The id that a new Job gets, for example because another process knows it already;
             a random one if None.
+        retry_on: Errors of the block after which its work is tried again, such as that by which a
+            task asks its engine for another attempt: the Job is queued again, and the error
+            raised.
         attach_log: Attach what the code of the block logs, in its tasks and threads, as
             ``log.txt``, with the traceback at its end.
 
@@ -108,7 +113,8 @@ async def job_context(
         ArgumentError: An argument has a wrong type or value.
         TypeError: As a decorator: the function is no coroutine function.
         NoResultFoundError: There is no such Job or user.
-        JobStoppedError: The block was cancelled because of a stop request.
+        JobStoppedError: The block was cancelled because of a stop request; or the Job of a key
+            was stopped before.
         JobDeletedError: The Job was deleted, and the block ended without an error.
         JobOwnedError: *job* is run, or claimed, by another session or block; or, with *stop_on*
             "any", another one has taken the Job over.
@@ -121,8 +127,15 @@ async def job_context(
         session = session_from(session, AsyncSession)
     jobs = jobs_of(session)
     jobs.entities.connection.require_open()
-    kind = JobLifecycle if job is None else JoinedLifecycle if join else RepeatedLifecycle
-    lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
+    kind = JobLifecycle if job is None else JoinedLifecycle if join else repeated_kind(job)
+    lifecycle = kind(
+        jobs,
+        description=description,
+        grace=grace,
+        interval=interval,
+        stop_on=stop_on,
+        retry_on=retry_on if isinstance(retry_on, tuple) else (retry_on,),
+    )
     outer = _running.get()
     running: RunningJob | None = None
     watch: AbstractContextManager[None] = _NOT_WATCHED
@@ -154,6 +167,8 @@ async def job_context(
 def current_job() -> RunningJob:
     """Return the innermost Job whose block the calling code runs in.
 
+    Example: ``current_job().progress(0.5)``
+
     Tasks and ``asyncio.to_thread`` inherit it, and so do callbacks of the event loop and of
     transfers. Code that outlives the blocks of all its Jobs still gets the innermost one, on which
     reports have no effect then.
@@ -167,8 +182,29 @@ def current_job() -> RunningJob:
     return running.innermost_active() or running
 
 
+class JobLogFilter(logging.Filter):
+    """Adds to each log record the Job whose block the code runs in; it filters nothing.
+
+    A record gets ``ftrack_job_id`` and ``ftrack_job``, the id and the description of the Job; both
+    are empty outside of a block::
+
+        handler.addFilter(JobLogFilter())
+        handler.setFormatter(logging.Formatter("%(ftrack_job_id)s %(message)s"))
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add both attributes to *record*."""
+        job = _running.get()
+        job = None if job is None else job.innermost_active()
+        record.ftrack_job_id = "" if job is None else job.id
+        record.ftrack_job = "" if job is None else job.description or ""
+        return True
+
+
 class RunningJob(Reporter):
     """A Job while its block runs: reports progress, takes attachments, decides how the Job ends.
+
+    Example: ``job.progress(3, "frame 1003", total=96)``
 
     All but :meth:`attach` may be called from any thread, callback or signal handler, never waits,
     and has no effect after the end of the block.
@@ -186,6 +222,18 @@ class RunningJob(Reporter):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._lifecycle!r}>"
+
+    def _repr_html_(self) -> str:
+        """Return a progress bar, for a notebook."""
+        shown = self._reports.work.shown()
+        text = self._lifecycle.description or shown.message
+        return bar_html(str(self.entity.status), text, shown.fraction)
+
+    def _ipython_display_(self) -> None:
+        """Show a progress bar that moves, for a notebook."""
+        from aioftrackjobs.running.notebook import show_live  # late: few programs are notebooks
+
+        show_live(self._jobs, self._repr_html_, lambda: self.entity.status == "running")
 
     def innermost_active(self) -> RunningJob | None:
         """Return this Job, or the first one around it whose block has not ended; None if all have.
@@ -354,8 +402,9 @@ class RunningJob(Reporter):
     def finish(self, result: str | None = None) -> None:
         """Let the Job end as done, with a text that says what was done.
 
-        The first call of ``finish`` or :meth:`fail` decides the end. A cancellation that comes
-        later does not change it; an error that leaves the block still fails the Job.
+        The first call of ``finish``, :meth:`fail` or :meth:`requeue` decides the end. A
+        cancellation that comes later does not change it; an error that leaves the block still fails
+        the Job.
 
         Example: ``job.finish("3 files delivered")``
 
@@ -367,9 +416,22 @@ class RunningJob(Reporter):
     def fail(self, reason: str) -> None:
         """Let the Job end as failed, with *reason*, although the block ends without an error.
 
-        The first call of :meth:`finish` or ``fail`` decides the end.
+        The first call of :meth:`finish`, ``fail`` or :meth:`requeue` decides the end.
         """
         self._decide(JobStatus.FAILED, reason)
+
+    def requeue(self, reason: str | None = None) -> None:
+        """Let the Job be queued again, because its work is to be tried again.
+
+        What was attached stays. An error or a cancellation of the block does not change it: the
+        Job belongs to the next one that begins it, and ends then. See :func:`job_key`.
+
+        Example: ``job.requeue("attempt 2 of 3 in 4 s")``
+
+        Args:
+            reason: Follows the description in the jobs menu; "queued again" if None.
+        """
+        self._decide(JobStatus.QUEUED, QUEUED_AGAIN if reason is None else reason)
 
     def _decide(self, status: JobStatus, text: object) -> None:
         line = text_of(text)
@@ -382,107 +444,3 @@ class RunningJob(Reporter):
                 status.value,
                 stacklevel=3,
             )
-
-
-async def run_command(
-    session: AsyncSession,
-    arguments: Sequence[str | PathLike[str]],
-    *,
-    job: Entity | str | UUID | None = None,
-    user: Entity | str | UUID | None = None,
-    description: str | None = None,
-    progress: str | Pattern[str] | None = None,
-    frames: str | None = None,
-    duration: float | None = None,
-    env: Mapping[str, str] | None = None,
-    cwd: str | PathLike[str] | None = None,
-    timeout: float | None = None,
-    grace: float = 10.0,
-    retries: int = 0,
-    attach: Sequence[str] = (),
-    log: LogWhen = "failure",
-    quiet: bool = False,
-    require_ftrack: bool = False,
-) -> CommandResult:
-    """Run a command as a Job, and return how it ended. ``aioftrackjobs run`` is made of this.
-
-    The command starts at once, also if ftrack cannot be reached; the journal of the session then
-    keeps the Job until it can. A command that fails is no error: look at ``result.exit_code``.
-
-    Example: ``await run_command(session, ["rsync", "-a", "plates/", "/mnt/show"])``
-
-    Args:
-        session: An open session.
-        arguments: The program and its arguments; no shell reads them.
-        job: A Job that exists, or its id, to run it: the command then waits until it has begun.
-        user: The user that sees a new Job, or its id or name; the session's own user if None.
-        description: The text in the jobs menu; the name of the program if None.
-        progress: Which lines of the output say how far it is: see :meth:`RunningJob.run`.
-        frames: The frames that it renders, as "1001-1100", if a percentage is that of one.
-        duration: Seconds of the film that ffmpeg writes, if its output does not say it.
-        env: Variables that it gets besides those of this process.
-        cwd: Its current directory.
-        timeout: Seconds after which it is stopped.
-        grace: Seconds from SIGTERM to SIGKILL, and seconds that ftrack may take after the end.
-        retries: How often it is started again after a failure.
-        attach: Patterns of files that are attached when the command has succeeded, as "out/*.mov".
-        log: When the end of the output is attached: "always", "failure" or "never".
-        quiet: Drop its output.
-        require_ftrack: Do not start the command before its Job is running.
-
-    Raises:
-        ArgumentError: An argument has a wrong type or value.
-        JobStoppedError: The Job was stopped by another client, and the command with it.
-        FtrackJobsError: The command has to wait for its Job, and that could not begin.
-    """
-    from aioftrackjobs.commands.in_python import execution_of, start
-    from aioftrackjobs.commands.reporting import ReportedJob, ReportOptions
-
-    require(isinstance(session, AsyncSession), "session", "an AsyncSession", session)
-    jobs_of(session).require_open()
-    job_id = str(uuid4()) if job is None else job.id if isinstance(job, Job) else str(job)
-    execution = execution_of(
-        arguments,
-        job_id=job_id,
-        progress=progress,
-        frames=frames,
-        duration=duration,
-        env=jobs_of(session).environment(env),
-        cwd=cwd,
-        timeout=timeout,
-        grace=grace,
-        retries=retries,
-        quiet=quiet,
-        log=log,
-        attach=attach,
-    )
-    text = description if description or job is not None else execution.settings.name
-    reported = ReportedJob(job_id, user, text, exists=job is not None)
-    waits = require_ftrack or job is not None
-    options = ReportOptions(tuple(attach), log, grace, waits_for_job=waits)
-    if not waits:
-        start(execution)
-    return await report_execution(session, execution, reported, options)
-
-
-async def report_execution(
-    session: AsyncSession, execution: CommandExecution, job: ReportedJob, options: ReportOptions
-) -> CommandResult:
-    """Report a command that runs, or is to run, as a Job; see :func:`run_command`.
-
-    :meta private:
-    """
-    from aioftrackjobs.commands.reporting import ExecutionReporter
-
-    def open_job(exists: bool) -> AbstractAsyncContextManager[CommandJob]:  # noqa: FBT001
-        make = partial(job_context, session, grace=options.grace)
-        if job.is_joined:
-            block = make(job=job.id, join=True)
-        elif exists:
-            block = make(job=job.id, description=job.description)
-        else:
-            block = make(user=job.user, new_id=job.id, description=job.description)
-        return cast("AbstractAsyncContextManager[CommandJob]", block)
-
-    reporter = ExecutionReporter(jobs_of(session), job, open_job, execution, options)
-    return await reporter.run()

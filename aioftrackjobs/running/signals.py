@@ -23,7 +23,7 @@ from aioftrackjobs.config.settings import require, require_seconds
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.session import AsyncSession, connection_of, jobs_of
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -251,7 +251,7 @@ class ShutdownCoordinator:
         self._begin = anyio.Event()
         self._task = anyio.get_current_task().id
         self._jobs_cancelled = anyio.Event()
-        self.block = anyio.CancelScope()
+        self.block: anyio.CancelScope = anyio.CancelScope()
 
     def note(self, number: signal.Signals) -> None:
         """Give the Jobs that end from now on the signal as their reason.

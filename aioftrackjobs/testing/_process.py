@@ -93,9 +93,11 @@ class ServerProcess(EntityInspector):
         **options: Any,
     ) -> None:
         super().__init__(lambda query: self._request("query", query, "result"))
-        self.seed = secrets.randbits(_SEED_BITS) if seed is None else seed
+        self.seed: int = secrets.randbits(_SEED_BITS) if seed is None else seed
         self.api_user = api_user
-        self.actions = ProcessActions(lambda name, value: self._request(name, value, "result"))
+        self.actions: ProcessActions = ProcessActions(
+            lambda name, value: self._request(name, value, "result")
+        )
         self._folder = Path(folder)
         self._faults = list(faults)
         self._options = {

@@ -10,6 +10,7 @@ from anyio.from_thread import start_blocking_portal
 
 from aioftrackjobs.config.retry import RetryPolicy
 from aioftrackjobs.devserver import Faults, ServerHandle, running
+from aioftrackjobs.devserver.events.actions import Actions
 from aioftrackjobs.devserver.serving.handle import EntityInspector
 from aioftrackjobs.session import AsyncSession
 
@@ -64,11 +65,11 @@ class FtrackServer(EntityInspector):
 
     def __init__(self, handle: ServerHandle) -> None:
         super().__init__(handle.inspector.query)
-        self.url = handle.url
-        self.api_user = handle.api_user
-        self.api_key = handle.api_key
+        self.url: str = handle.url
+        self.api_user: str = handle.api_user
+        self.api_key: str = handle.api_key
         self.faults: Faults = handle.faults
-        self.actions = handle.actions
+        self.actions: Actions = handle.actions
         self._handle = handle
         self._saved = handle.inspector.save()
 

@@ -88,7 +88,7 @@ class StopToken:
         self._scope = anyio.CancelScope()
         self._pauses: set[anyio.CancelScope] = set()
         self._reason: Exception | None = None
-        self.stopped = False
+        self.stopped: bool = False
 
     def stop(self, reason: Exception | None = None) -> None:
         """Let the transfer end soon; it raises the first *reason* that was given."""

@@ -53,7 +53,7 @@ from aioftrackjobs.transfers.control import (
 from aioftrackjobs.transfers.partial_file import PartialFile
 from aioftrackjobs.transport import Download, WireRequest
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 _WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
 
@@ -170,7 +170,7 @@ class FileDownload:
         *,
         checksum: bool,
     ) -> None:
-        self.stop_token = StopToken()
+        self.stop_token: StopToken = StopToken()
         self.verified_by: Proof | None = None
         self._connection = context.connection
         self._facts = _known_facts(context, component_id)

@@ -108,8 +108,8 @@ class FileUpload:
         sizes: PartSizes,
         progress: ProgressCallback | None,
     ) -> None:
-        self.stop_token = StopToken()
-        self.has_begun = False
+        self.stop_token: StopToken = StopToken()
+        self.has_begun: bool = False
         self._connection = connection
         self._component_id: str = component.id
         # Browsers save the file under this name.
@@ -117,7 +117,7 @@ class FileUpload:
         self._content = content
         self._verified = verified
         self._sizes = sizes
-        self.meter = Meter(content.size, progress)
+        self.meter: Meter = Meter(content.size, progress)
         self._completion: PendingRequest | None = None
 
     async def run(self) -> None:

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from aioftrackjobs.config.settings import require, require_callback, require_flag, require_path
+from aioftrackjobs.config.settings import (
+    require,
+    require_callback,
+    require_flag,
+    require_path,
+    require_text,
+    require_values,
+)
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.entities.arguments import id_of
+from aioftrackjobs.entities.arguments import check_owned, id_of
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.models import Entity, FileComponent
+from aioftrackjobs.models import Entity, FileComponent, Job, SequenceComponent
 
 if TYPE_CHECKING:
     from aioftrackjobs.transfers.content import Uploadable
@@ -32,6 +39,7 @@ class FilesOfSession:
         location: Entity | Literal["auto"] = "auto",
         *,
         name: str | None = None,
+        version: Entity | None = None,
         checksum: bool = True,
         progress: ProgressCallback | None = None,
     ) -> FileComponent:
@@ -48,6 +56,7 @@ class FilesOfSession:
             data: Attributes of the component, such as its ``name``.
             location: The server location, which is also the meaning of "auto".
             name: File name with extension. Needed if *source* has no path.
+            version: The AssetVersion that the component belongs to.
             checksum: Verify with MD5 digests that the server has received what was sent.
             progress: Called on the event loop, in the caller's context, with the number of bytes
                 sent and of all bytes. It must not block. An error of it ends the upload.
@@ -64,14 +73,140 @@ class FilesOfSession:
         require_flag("checksum", checksum)
         is_place = location == "auto" or isinstance(location, Entity)
         require(is_place, "location", 'the server location or "auto"', location)
+        values = await self._of_version(version, data)
         return await upload(
             self._context,
             source,
-            data={} if data is None else data,
+            data=values,
             location=None if location == "auto" else location,
             name=name,
             verified=checksum,
             progress=progress,
+        )
+
+    async def create_sequence(
+        self,
+        pattern: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        version: Entity | None = None,
+        checksum: bool = True,
+        progress: ProgressCallback | None = None,
+    ) -> SequenceComponent:
+        """Upload numbered files, and make one component of them, with a member for each file.
+
+        All of them are registered in one commit of their own, when all are uploaded::
+
+            await session.create_sequence("plates/sh010.%04d.exr")  # all that are there
+            await session.create_sequence("plates/sh010.%04d.exr [1001-1100]")
+
+        Args:
+            pattern: Path of the files, with ``%04d`` or ``%d`` in place of the number, and
+                optionally with the frames in brackets, as the package clique writes them.
+            data: Attributes of the component, such as its ``name``.
+            version: The AssetVersion that the component belongs to.
+            checksum: Verify with MD5 digests that the server has received what was sent.
+            progress: As for :meth:`create_component`, with the bytes of all files.
+
+        Raises:
+            ArgumentError: *pattern* names no sequence.
+            TransferError: A file is missing, could not be read, or the server did not accept it.
+            ServerError: The server refused to register them. Nothing is left of them.
+            TransportError: The server could not be reached.
+        """
+        from aioftrackjobs.transfers.sequences import upload_sequence  # late: many never do
+
+        self._connection.require_open()
+        require_text("pattern", pattern)
+        require_flag("checksum", checksum)
+        require_callback("progress", progress)
+        values = await self._of_version(version, data)
+        return await upload_sequence(
+            self._context, pattern, data=values, verified=checksum, progress=progress
+        )
+
+    async def _of_version(
+        self, version: Entity | None, data: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
+        """Return the attributes of a component of *version*."""
+        require_values("data", data)
+        if version is None:
+            return data or {}
+        check_owned(self._context, version, "version")
+        await self._context.require_created(version.__ftrack_reference__())
+        return {"version_id": version["id"], **(data or {})}
+
+    async def create_thumbnail(
+        self,
+        entity: Entity,
+        source: Uploadable,
+        data: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+    ) -> FileComponent:
+        """Upload a picture, and make it the thumbnail of *entity*; return its component.
+
+        It commits by itself. ftrack scales the picture::
+
+            await session.create_thumbnail(shot, "sh010.jpg")
+
+        Args:
+            entity: A task, a version, a project, a user or another entity with a thumbnail.
+            source: The picture, as :meth:`create_component` takes it.
+            data: Attributes of the component.
+            name: File name with extension. Needed if *source* has no path.
+
+        Raises:
+            UnknownAttributeError: Entities of this type have no thumbnail.
+            TransferError: The file could not be read, or the server did not accept it.
+            TransportError: The server could not be reached.
+        """
+        from aioftrackjobs.transfers.media import create_thumbnail  # late: many never do
+
+        self._connection.require_open()
+        check_owned(self._context, entity)
+        require_values("data", data)
+        return await create_thumbnail(
+            self._context, entity, source, data={} if data is None else data, name=name
+        )
+
+    async def encode_media(
+        self,
+        media: Entity | Uploadable,
+        *,
+        version: Entity | None = None,
+        keep_original: bool | None = None,
+        name: str | None = None,
+    ) -> Job:
+        """Let ftrack encode an image or a video for the browser; return its Job.
+
+        The Job ends when the media can be played::
+
+            job = await session.encode_media("sh010.mov", version=version)
+            state = await job.wait(timeout=600)
+
+        Args:
+            media: A component of the server location, or what to upload.
+            version: The AssetVersion that the outputs belong to; it gets a thumbnail.
+            keep_original: Whether the component of *media* is kept. Default: if it was there
+                before.
+            name: File name with extension. Needed if *media* is uploaded and has no path.
+
+        Raises:
+            ServerError: The server refused to encode it. What was uploaded is deleted again.
+            TransferError: The file could not be read, or the server did not accept it.
+            TransportError: The server could not be reached.
+        """
+        from aioftrackjobs.transfers.media import encode_media  # late: many never do
+
+        self._connection.require_open()
+        for argument, entity in (("media", media), ("version", version)):
+            if isinstance(entity, Entity) or (argument == "version" and entity is not None):
+                check_owned(self._context, entity, argument)
+        if keep_original is not None:
+            require_flag("keep_original", keep_original)
+        return await encode_media(
+            self._context, media, version=version, keep_original=keep_original, name=name
         )
 
     async def download(

@@ -63,7 +63,7 @@ class PartialFile:
         # When the program ends, the file is closed while a thread may still write to it.
         self._lock = threading.Lock()
         self._digest: hashlib._Hash | None = None
-        self.size = 0
+        self.size: int = 0
         self.tag: str | None = None
 
     def open(self) -> None:

@@ -3,7 +3,7 @@
 The order is that of the official Python client: first the bytes, then one commit for the component,
 its location and the link to a Job, so that no component is ever visible without its file, and none
 exists that nothing refers to. If either fails, what is there is removed again
-(:class:`_Registration`). The journal notes each upload before its first byte, so that
+(:class:`Registration`). The journal notes each upload before its first byte, so that
 :func:`remove_unregistered` can remove the bytes of a process that was killed.
 
 Whatever the server does, a cancelled upload ends within about a second: what takes longer goes on
@@ -19,11 +19,12 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
 from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.config.settings import require_callback, require_name, require_values
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import EntityContext
@@ -40,7 +41,6 @@ from aioftrackjobs.models import (
     ComponentLocation,
     Entity,
     FileComponent,
-    JobComponent,
     Location,
 )
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
@@ -51,7 +51,12 @@ from aioftrackjobs.transfers.control import Detached, ProgressCallback, observin
 from aioftrackjobs.transfers.multipart import FileUpload
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-logger = SafeLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
+
+C = TypeVar("C", bound=Component)
+
+#: Records in a unit of work what refers to a component, and returns the entities to create.
+Links: TypeAlias = Callable[[UnitOfWork, FileComponent], Sequence[Entity]]
 
 #: HTTP statuses: of success, of a file that is gone, and of failures that may pass.
 _SUCCESS, _GONE, _SERVER_FAULT, _BUSY = 2, (404, 410), 500, (408, 429)
@@ -70,7 +75,7 @@ async def upload(
     data: Mapping[str, Any],
     location: Entity | None = None,
     name: str | None = None,
-    job_id: str | None = None,
+    links: Links | None = None,
     verified: bool = True,
     progress: ProgressCallback | None = None,
     sizes: PartSizes | None = None,
@@ -83,7 +88,7 @@ async def upload(
         data: Attributes of the component.
         location: The server location, which is the only one that accepts uploads.
         name: File name with extension; needed if *source* has no path.
-        job_id: A Job that the component is linked to in the same commit.
+        links: Records in a unit of work, in the same commit, what refers to the component.
         verified: Whether to hash the bytes, so that damage is noticed.
         progress: Called with the number of bytes sent.
         sizes: How to cut the file into parts.
@@ -104,28 +109,16 @@ async def upload(
         raise UnsupportedLocationError(f"only ftrack.server accepts uploads, not {location!r}")
     if "id" in data:
         await _require_free(context, data["id"])
-    connection = context.connection
-    async with connection.transfer_limiter.admit(), open_content(source, name) as content:
-        registration = _Registration(context, content, data, job_id)
-        component = registration.component
-        file_upload = FileUpload(
-            connection,
-            component,
-            content,
-            verified=verified,
-            sizes=sizes or PartSizes(),
-            progress=progress,
-        )
+    registration = Registration(context, links)
+    async with context.connection.transfer_limiter.admit(), open_content(source, name) as content:
         try:
-            await connection.journal.record_upload(component.id)
-            with observing(connection.observer, "upload", file_upload.meter):
-                await run_in_background(
-                    connection.background, file_upload.run, file_upload.stop_token
-                )
+            component = await registration.send(
+                content, data, verified=verified, sizes=sizes, progress=progress
+            )
         except BaseException as exc:
-            await registration.withdraw(exc, file_upload)
+            await registration.withdraw(exc)
             raise
-        await registration.commit(file_upload)
+        await registration.commit()
     return component
 
 
@@ -136,85 +129,110 @@ async def _require_free(context: EntityContext, component_id: str) -> None:
         raise DuplicateEntryError("DuplicateEntryError", f"there is a component {component_id}")
 
 
-class _Registration:
-    """The entities that make an uploaded file visible. All of them exist in the end, or nothing.
+class Registration:
+    """The files of one upload, and the entities that make them visible: all of them, or none.
 
     Args:
         context: The entities of the session.
-        content: The file.
-        data: Attributes of the component.
-        job_id: A Job that the component is linked to; None for none.
-
-    Attributes:
-        component: The component.
+        links: Records what refers to a component, and returns the entities that it creates.
     """
 
-    def __init__(
-        self,
-        context: EntityContext,
-        content: Content,
-        data: Mapping[str, Any],
-        job_id: str | None,
-    ) -> None:
+    def __init__(self, context: EntityContext, links: Links | None = None) -> None:
         self._context = context
         self._connection = context.connection
-        self._unit = unit = context.new_unit()
-        values = {"name": content.name, "file_type": content.file_type, "size": content.size}
-        self.component = context.create(FileComponent, {**values, **data}, unit=unit)
-        location = {
-            "component_id": self.component.id,
-            "location_id": SERVER_LOCATION_ID,
-            "resource_identifier": self.component.id,
-        }
-        self._entities: list[Entity] = [
-            self.component,
-            context.create(ComponentLocation, location, unit=unit),
-        ]
-        if job_id is not None:
-            link = {"component_id": self.component.id, "job_id": job_id}
-            self._entities.append(context.create(JobComponent, link, unit=unit))
+        self._links = links
+        self._unit = context.new_unit()
+        self._entities: list[Entity] = []
+        self._uploads: dict[str, FileUpload] = {}  # by component
 
-    async def commit(self, file_upload: FileUpload) -> None:
-        """Commit the entities; remove the file if that fails.
+    def add(self, model: type[C], data: Mapping[str, Any]) -> C:
+        """Make a component with *data*, and its place in the server location."""
+        component = self._context.create(model, data, unit=self._unit)
+        location = {
+            "component_id": component.id,
+            "location_id": SERVER_LOCATION_ID,
+            "resource_identifier": component.id,
+        }
+        self._entities += [
+            component,
+            self._context.create(ComponentLocation, location, unit=self._unit),
+        ]
+        return component
+
+    async def send(
+        self,
+        content: Content,
+        data: Mapping[str, Any],
+        *,
+        verified: bool,
+        sizes: PartSizes | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> FileComponent:
+        """Upload *content*, and make a component with *data* for it; nothing is committed yet.
 
         Raises:
-            CommitUncertainError: The component may exist, so that the file stays. When that is
-                resolved, the file stays or is removed.
-            FtrackJobsError: There is no component, and the file is removed.
+            TransferError: The file could not be read, or the server did not accept it.
         """
-        await self._commit_or_withdraw(self._unit.commit, file_upload)
+        values = {"name": content.name, "file_type": content.file_type, "size": content.size}
+        component = self.add(FileComponent, {**values, **data})
+        if self._links is not None:
+            self._entities += self._links(self._unit, component)
+        file_upload = self._uploads[component.id] = FileUpload(
+            self._connection,
+            component,
+            content,
+            verified=verified,
+            sizes=sizes or PartSizes(),
+            progress=progress,
+        )
+        background = self._connection.background
+        await self._connection.journal.record_upload(component.id)
+        with observing(self._connection.observer, "upload", file_upload.meter):
+            await run_in_background(background, file_upload.run, file_upload.stop_token)
+        return component
 
-    async def _commit_or_withdraw(
-        self, commit: Callable[[], Awaitable[None]], file_upload: FileUpload
-    ) -> None:
+    async def commit(self) -> None:
+        """Commit the entities; remove the files if that fails.
+
+        Raises:
+            CommitUncertainError: The components may exist, so that the files stay. When that is
+                resolved, the files stay or are removed.
+            FtrackJobsError: There is no component, and the files are removed.
+        """
+        await self._commit_or_withdraw(self._unit.commit)
+
+    async def _commit_or_withdraw(self, commit: Callable[[], Awaitable[None]]) -> None:
         try:
             await commit()
         except CommitUncertainError as exc:
 
             async def resolve() -> None:
-                await self._commit_or_withdraw(self._unit.resolve, file_upload)
+                await self._commit_or_withdraw(self._unit.resolve)
 
             raise CommitUncertainError(exc.operations, resolve) from exc.__cause__
         except BaseException as exc:
             if not isinstance(exc, DuplicateEntryError):  # the file belongs to the other component
-                await self.withdraw(exc, file_upload)
+                await self.withdraw(exc)
             raise
-        self._connection.journal.release_upload(self.component.id)
+        for component_id in self._uploads:
+            self._connection.journal.release_upload(component_id)
 
-    async def withdraw(self, error: BaseException, file_upload: FileUpload) -> None:
-        """Remove the file and what was registered of it, because *error* has ended the upload.
+    async def withdraw(self, error: BaseException) -> None:
+        """Remove the files and what was registered of them, because *error* has ended the upload.
 
         The caller waits for this, but not for long: it goes on in the background.
         """
 
         async def remove() -> None:
-            await file_upload.completion_ended()
+            for file_upload in self._uploads.values():
+                await file_upload.completion_ended()
             if not await self._unregister():
                 return
-            if file_upload.has_begun:
-                await _remove_soon(self._connection, self.component.id)
-            else:
-                self._connection.journal.release_upload(self.component.id)
+            for component_id, file_upload in self._uploads.items():
+                if file_upload.has_begun:
+                    await _remove_soon(self._connection, component_id)
+                else:
+                    self._connection.journal.release_upload(component_id)
 
         removal = Detached(self._connection.background, remove)
         with suppress(SessionStateError):
@@ -232,7 +250,7 @@ class _Registration:
         """
         await self._unit.settled()
         if self._unit.uncertain_operations:
-            logger.warning("%r: it is not known whether it was registered", self.component)
+            logger.warning("%r: it is not known whether it was registered", self._entities[0])
             return False
         left = {id(entity) for entity in self._unit.created}
         registered = [entity for entity in self._entities if id(entity) not in left]
@@ -243,7 +261,7 @@ class _Registration:
         try:
             await unit.commit()
         except FtrackJobsError as exc:
-            logger.warning("%r: its upload failed, and it stays: %s", self.component, exc)
+            logger.warning("%r: its upload failed, and it stays: %s", self._entities[0], exc)
             return False
         return True
 

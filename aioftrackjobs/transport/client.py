@@ -320,7 +320,7 @@ class ShortCut:
     def __init__(
         self, client: httpx.AsyncClient, transport: httpx.AsyncBaseTransport, url: str
     ) -> None:
-        self.is_closed = False
+        self.is_closed: bool = False
         self._client = client
         self._transport = transport
         self._text, self._url = url, httpx.URL(url)

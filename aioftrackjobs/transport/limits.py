@@ -26,7 +26,7 @@ class TransferLimiter:
         if count < 1:
             raise ValueError("transfers must be at least 1")
         self._transfers = anyio.Semaphore(count)
-        self.requests = anyio.Semaphore(count)
+        self.requests: anyio.Semaphore = anyio.Semaphore(count)
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:

@@ -20,6 +20,7 @@ from typing import Any
 import anyio
 import pytest
 import pytest_asyncio
+from PIL import Image
 
 import aioftrackjobs
 import aioftrackjobs.pytest_plugin
@@ -32,12 +33,21 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "aioftrackjobs"
 README = ROOT / "README.md"
 BLOCK = re.compile(r"```.*?```", re.DOTALL)
-PAGES = {path.name: path for path in [README, *sorted((ROOT / "docs").glob("*.md"))]}
+#: By their path below docs/: pages of other folders have their folder in it.
+PAGES = {
+    "README.md": README,
+    **{
+        path.relative_to(ROOT / "docs").as_posix(): path
+        for path in sorted((ROOT / "docs").glob("**/*.md"))
+    },
+}
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
 #: What looks like a path of the repository: types of content, and programs of an environment.
 NO_PATHS = ("application/", "image/", "text/", "video/", ".venv/")
 #: The first line of a block that is a whole test file, which pytest runs.
 TEST_FILE = "import pytest"
+#: The first line of a block that the reader writes into a file.
+FILE = re.compile(r"# (\w+\.py)\n")
 
 
 def text_of(page: str) -> str:
@@ -92,28 +102,49 @@ async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
     ended = [session.create(Job, {"status": status}) for status in ("failed", "done")]
     await session.commit()
     task = await session.query("select id from Task limit 1").first()
+    shot = await session.query("select object_type_id, name from Shot").first()
+    project = await session.query("Project").first()
+    category = await session.query("NoteCategory").first()
     assert task is not None
+    assert shot is not None
+    number = await session.query('CustomAttributeType where name is "number"').one()
+    attribute = {"key": "fstart", "label": "First", "entity_type": "task", "config": "{}"}
+    more = {"object_type_id": shot["object_type_id"], "type": number}
+    session.create("CustomAttributeConfiguration", {**attribute, **more})
+    asset = session.create("Asset", {"name": "comp", "parent": shot})
+    version = session.create("AssetVersion", {"asset": asset})
+    await session.commit()
     (tmp_path / "report.pdf").write_bytes(b"%PDF")
     (tmp_path / "plates").mkdir()
-    (tmp_path / "plates" / "sh010.1001.exr").write_bytes(b"pixels")
+    for frame in range(1001, 1004):
+        (tmp_path / "plates" / f"sh010.{frame}.exr").write_bytes(b"pixels")
+    for name in ("comp.mov", "sh010.mov"):
+        (tmp_path / name).write_bytes(b"a film")
+    Image.new("RGB", (64, 48)).save(tmp_path / "sh010.jpg")
     return {
         "AsyncSession": AsyncSession,
         "Job": Job,
+        "animation": await session.query('Type where name is "Animation"').one(),
         "bad_frames": [1002],
+        "category": category,
         "daemon": work,
         "frames": frames(),
         "job": job,
         "job_context": aioftrackjobs.job_context,
         "job_id": job.id,
         "path": tmp_path / "report.pdf",
+        "project": project,
         "publish_id": ended[1].id,
         "render": work,
         "render_job": ended[0],
+        "shot": shot,
         "shots": ["sh010", "sh020"],
         "ssl_context": ssl.create_default_context(),
+        "supervisor": await session.query('User where username is "maya"').one(),
         "task_id": task["id"],
         "token": "abc",
         "untrusted": "maya",
+        "version": version,
     }
 
 
@@ -135,10 +166,30 @@ async def test_the_examples_of_a_page_run_in_their_order(
     examples = [block for block in blocks(page, "python") if not block.startswith(TEST_FILE)]
     assert examples
     for block in examples:
+        if file := FILE.match(block):
+            await run_file(tmp_path / file[1], block)
+            continue
         names["session"] = session
         result = eval(compiled(page, block), names)
         if inspect.iscoroutine(result):
             await result
+
+
+async def run_file(path: Path, block: str) -> None:
+    """Write a file as the reader does, and run it if it is a program or has tests."""
+    await anyio.Path(path).write_text(block, encoding="utf-8")
+    arguments = [path.name]
+    if path.name.startswith("test_"):
+        arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", path.name]
+    elif "asyncio.run(" not in block:
+        return
+    done = await anyio.run_process([sys.executable, *arguments], cwd=path.parent, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+
+
+def files_of(page: str) -> set[str]:
+    """Return the names of the files that the reader of *page* writes."""
+    return {file[1] for block in blocks(page, "python") if (file := FILE.match(block))}
 
 
 def test_the_example_of_a_test_passes_under_both_plugins(all_runs: Any) -> None:
@@ -167,6 +218,8 @@ def test_every_test_that_is_named_exists(page: str) -> None:
     tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
 
     for name, more in re.findall(r"`(?:tests/[\w/]*)?(test_\w+)(\.\.\.|\.py)?`", text_of(page)):
+        if f"{name}{more}" in files_of(page):
+            continue
         if more == ".py":
             assert list(ROOT.glob(f"tests/**/{name}.py")), name
         else:
@@ -206,6 +259,8 @@ def test_every_path_that_is_named_exists(page: str) -> None:
     """From the root, from the package or, in the text about it, from the embedded server."""
     bases = [ROOT, PACKAGE, PACKAGE / "devserver"]
     for span in spans(page):
+        if span in files_of(page):
+            continue
         if re.fullmatch(r"\w+\.py", span):  # the folder is named beside it
             assert any(ROOT.glob(f"*/**/{span}")) or (ROOT / span).exists(), span
         elif re.fullmatch(r"[\w.-]+(/[\w.-]*)+", span) and not span.startswith(NO_PATHS):

@@ -36,7 +36,7 @@ from server import rate, request, update
 
 LATENCIES = (0, 50)
 TASKS = (1, 100, 1_000, 5_000)
-PARTS = ("farm", "lone", "cold", "read")
+PARTS = ("farm", "lone", "cold", "read", "jobs", "floors")
 
 #: The numbers of life cycles are chosen so that each peer works for some seconds.
 PEERS = (
@@ -53,11 +53,21 @@ PEERS = (
 )
 CLIENTS = tuple(dict.fromkeys(peer.client for peer in PEERS))
 
+#: What each promise costs at least, see ``floors.py``.
+FLOORS = (
+    PEERS[1],
+    Peer("floor: grouped commits", "grouped", 100, {0: 40}),
+    Peer("floor: and an identity map", "mapped", 100, {0: 40}),
+    Peer("floor: and units of work", "units", 100, {0: 40}),
+)
+
 COLD = (
     Workload("import", ("importing",), (), peers=("raw", "ours"), repeat=9),
     Workload("hello", ("hello",), (), peers=("official", "ours"), repeat=9),
 )
 READ = Workload("read", ("read",), (), peers=("official", "javascript", "raw", "ours"), repeat=3)
+#: Jobs with two reports each: all at once in ours, in 32 threads with the official client.
+MANY = Workload("jobs", ("many", "1000"), (), peers=("official", "ours"), repeat=3)
 #: Commits at each latency.
 LONE = {
     latency: Workload("lone", ("lone", str(count)), (), peers=("raw", "ours"), repeat=7)
@@ -228,16 +238,32 @@ def run(options: argparse.Namespace) -> None:
             findings.cold = {
                 each.name: seconds_of(benches[50], each, clients, options) for each in COLD
             }
-        if "read" in options.parts and 0 in benches:
-            findings.read = seconds_of(benches[0], READ, clients, options)
+        if 0 in benches:
+            measure_without_latency(benches[0], findings, clients, options)
         late = {latency: work_of(bench)["late"] for latency, bench in benches.items()}
     show(findings, late, options)
 
 
+def measure_without_latency(
+    bench: Bench, findings: Findings, clients: Sequence[str], options: argparse.Namespace
+) -> None:
+    """Measure the parts that only need the server without latency."""
+    if "read" in options.parts:
+        findings.read = seconds_of(bench, READ, clients, options)
+    if "jobs" in options.parts:
+        findings.jobs = seconds_of(bench, MANY, clients, options)
+    if "floors" in options.parts:
+        for floor in FLOORS[1:]:
+            bench.commands[floor.client] = [options.python, str(HERE / "floors.py"), floor.client]
+        repeat = options.repeat or (1 if options.quick else 3)
+        findings.floors = farm({0: bench}, FLOORS, repeat, quick=options.quick)
+
+
 def show(findings: Findings, late: dict[int, float], options: argparse.Namespace) -> None:
     """Print the tables, and the conditions under which they were measured."""
-    if findings.farm:
-        print(render(*table(findings)), end="\n\n")
+    for found in (findings.farm, findings.floors):
+        if found:
+            print(render(*table(found)), end="\n\n")
     if lines := aims(findings):
         print(render(["", "ours", "peer", "ratio", "aim", ""], lines))
     print(
@@ -276,7 +302,7 @@ def main() -> None:
         nargs="+",
         choices=PARTS,
         default=PARTS,
-        help="what to measure; cold needs the latency of 50 ms, and read that of 0 ms",
+        help="what to measure; cold needs the latency of 50 ms; read, jobs and floors that of 0 ms",
     )
     parser.add_argument(
         "--profile", nargs="?", type=int, const=100, metavar="TASKS", help="profile ours instead"

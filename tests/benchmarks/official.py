@@ -74,6 +74,36 @@ def farm(threads: str, cycles: str) -> None:
     report({**watch.read(), **memory.read()})
 
 
+def many(jobs: str) -> None:
+    """Run Jobs in 32 threads, each with two reports, as programs do by hand."""
+    import json
+    from concurrent.futures import ThreadPoolExecutor
+    from queue import SimpleQueue
+
+    sessions: SimpleQueue = SimpleQueue()
+    for _ in range(32):
+        session = open_session()
+        name = session.api_user
+        sessions.put((session, session.query(f'User where username is "{name}"').one()))
+
+    def work(_: int) -> None:
+        session, user = sessions.get()
+        data = {"description": "x"}
+        job = session.create("Job", {"user": user, "status": "running", "data": json.dumps(data)})
+        session.commit()
+        for step in range(2):
+            job["data"] = json.dumps({"description": f"x ({50 * step} %)"})
+            session.commit()
+        job["status"] = "done"
+        session.commit()
+        sessions.put((session, user))
+
+    watch = Stopwatch()
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(work, range(int(jobs))))
+    report(watch.read())
+
+
 def commit(held: str) -> None:
     session = open_session()
     jobs = session.query(f"{READING} limit {held}").all()

@@ -116,6 +116,31 @@ async def jobs(tasks: str, cycles: str, rounds: str, folder: str, commits: str) 
     report(result)
 
 
+async def many(jobs: str) -> None:
+    """Run Jobs at once by ``job_context``, each with two reports, with a journal and leases."""
+    import asyncio
+    import tempfile
+
+    from aioftrackjobs import AsyncSession, job_context
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncSession(journal=f"{folder}/journal", lease=180) as session:
+            user = await session.current_user()
+
+            async def work() -> None:
+                arguments = {"description": "x", "interval": 0, "grace": 120}
+                async with job_context(session, user=user, **arguments) as job:
+                    for step in range(2):
+                        job.progress(step / 2)
+                        await asyncio.sleep(0)
+
+            watch = Stopwatch()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(int(jobs)):
+                    group.create_task(work())
+            report(watch.read())
+
+
 async def lone(commits: str) -> None:
     from aioftrackjobs import AsyncSession, Job
 

@@ -33,6 +33,7 @@ async def chromium() -> AsyncIterator[Any]:
     if path is None:
         pytest.skip(f"there is no Chromium on this machine: {', '.join(_NAMES)}")
     async with playwright.async_playwright() as driver:
+        playwright.expect.set_options(timeout=30_000)
         # In a container, only root may make sandboxes, and Chromium makes none for root.
         browser = await driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser

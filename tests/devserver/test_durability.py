@@ -35,7 +35,7 @@ from .waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 
-ROUNDS = amount(3, 30)
+ROUNDS = amount(2, 30)
 WRITERS = 4
 BATCH = 5
 #: Seconds that the server is written to before it is killed, at most.

@@ -60,6 +60,16 @@ def test_number_of_times_requests_and_chance_are_heard() -> None:
     assert 10 < read.count(True) < 30
 
 
+def test_a_share_of_the_requests_can_have_a_most() -> None:
+    faults = Faults()
+    plan_faults(faults, ["drop:0.5:1x"])
+
+    due = [faults.due(WRITE) for _ in range(40)]
+
+    assert [each.fault for each in due if each] == [Drop()]
+    assert not faults.planned
+
+
 @pytest.mark.parametrize(
     ("option", "problem"),
     [
@@ -69,7 +79,7 @@ def test_number_of_times_requests_and_chance_are_heard() -> None:
         ("drop:manyx", "'manyx' is neither"),
         ("drop:2", "probability must be more than 0, and 1 at most"),
         ("drop:0.1:when=now", "'when=now' is not a setting of it; there are: applied, on"),
-        ("drop:0.1:always", "'always' is not a setting of it"),
+        ("drop:0.1:always", "'always' is neither a probability, such as 0.1, nor a number"),
         ("delay:seconds=long", "seconds cannot be 'long'"),
         ("delay:seconds=-1", "seconds must not be negative"),
         ("drop:applied=perhaps", "applied cannot be 'perhaps'"),

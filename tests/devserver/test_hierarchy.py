@@ -89,7 +89,7 @@ async def test_long_chains_are_read_once(api: Caller, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Transaction, "read", counted)
     project_id = await make_chain(api, "a")
-    count = 3000
+    count = 1000
     names = [f"n{number}" for number in range(count)]
     above = dict(zip(names, [*names[1:], project_id], strict=True))
 

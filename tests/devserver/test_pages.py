@@ -16,7 +16,7 @@ import pytest
 from aioftrackjobs import AsyncSession, job_context
 from aioftrackjobs.devserver import Limits, ServerHandle, running
 from aioftrackjobs.devserver.faults.kinds import Drop
-from aioftrackjobs.devserver.pages import jobs, streams
+from aioftrackjobs.devserver.pages import job_pages, jobs, streams
 from aioftrackjobs.devserver.serving import uvicorn_server
 from aioftrackjobs.errors import JobStoppedError
 
@@ -391,6 +391,34 @@ async def test_a_stop_keeps_what_others_have_written(
     found = server.inspector.job(job)["data"]
     stop = found.pop("stop")
     assert (stop.keys(), stop["by"], found) == ({"by", "at"}, "developer", kept)
+
+
+async def test_a_stop_that_the_owner_overwrites_is_written_again(
+    remote: Caller, server: ServerHandle, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner writes all data of its Job, as it read them before the stop."""
+    job = await add_job(remote, "running", description="Render", lease=lease(30))
+    read_before = server.inspector.job(job)["data"]
+    writers, stop_job, is_stop_lost = list[Any](), jobs.stop_job, jobs.is_stop_lost
+
+    def stop(engine: Any, identity: Any, job_id: str, reason: str) -> bool:
+        writers.append(identity)
+        return stop_job(engine, identity, job_id, reason)
+
+    def look(engine: Any, job_id: str) -> bool:
+        assert "stop" in server.inspector.job(job)["data"]
+        if len(writers) < 3:
+            jobs._update(engine, writers[-1], {job_id: {"data": read_before}})
+        return is_stop_lost(engine, job_id)
+
+    monkeypatch.setattr(jobs, "stop_job", stop)
+    monkeypatch.setattr(jobs, "is_stop_lost", look)
+    monkeypatch.setattr(job_pages, "_OVERWRITTEN_WITHIN", 0.01)
+    assert (await visitor.submit(f"/pages/jobs/{job}/stop", reason="no")).status_code == 303
+
+    found = server.inspector.job(job)
+    assert (found["status"], len(writers)) == ("running", 3)
+    assert found["data"]["stop"]["reason"] == "no"
 
 
 @pytest.mark.parametrize("status", ["queued", "running"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -75,13 +76,14 @@ async def test_many_uploads_wait_for_their_turn(
     done: list[int] = []
     async with calling(storage=tmp_path, limits=Limits(uploads=3)) as api:
 
-        async def upload() -> None:
-            response = await put(api, await announce(api, new_id(), checksum=CHECKSUM))
+        async def upload(metadata: Any) -> None:
+            response = await put(api, metadata)
             done.append(response.status_code)
 
+        announced = [await announce(api, new_id(), checksum=CHECKSUM) for _ in range(50)]
         async with anyio.create_task_group() as tasks:
-            for _ in range(50):
-                tasks.start_soon(upload)
+            for metadata in announced:
+                tasks.start_soon(upload, metadata)
 
     assert done == [200] * 50
     assert watched.most == 3

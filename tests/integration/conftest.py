@@ -48,10 +48,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    unfit = [item for item in items if not _fits(item)]
+    fit, unfit = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        (fit if _fits(item) else unfit).append(item)
     if unfit:
         config.hook.pytest_deselected(items=unfit)
-        items[:] = [item for item in items if item not in unfit]
+        items[:] = fit
 
 
 def _fits(item: pytest.Item) -> bool:

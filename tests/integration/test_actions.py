@@ -518,7 +518,7 @@ async def test_a_hundred_actions_and_a_thousand_discoveries_take_one_query(
 async def test_a_function_that_hangs_or_raises_leaves_its_action_out(
     session: AsyncSession, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery_module, "DISCOVER_LIMIT", 0.05)
+    monkeypatch.setattr(discovery_module, "DISCOVER_LIMIT", 0.3)
     actions = Actions()
 
     async def hang(_: Launch) -> bool:
@@ -529,7 +529,7 @@ async def test_a_function_that_hangs_or_raises_leaves_its_action_out(
         raise OSError("disk full")
 
     def block(_: Launch) -> bool:
-        time.sleep(0.06)
+        time.sleep(0.31)
         return True
 
     async def yes(_: Launch) -> bool:
@@ -543,9 +543,9 @@ async def test_a_function_that_hangs_or_raises_leaves_its_action_out(
 
     assert await labels(actions, session) == ["good"]
     assert sorted(record.getMessage() for record in caplog.records) == [
-        "the action 'blocks' is not offered: discover took longer than 0.05 s",
+        "the action 'blocks' is not offered: discover took longer than 0.3 s",
         "the action 'fails' is not offered: discover has failed",
-        "the action 'hangs' is not offered: discover took longer than 0.05 s",
+        "the action 'hangs' is not offered: discover took longer than 0.3 s",
     ]
 
 

@@ -22,6 +22,7 @@ from aioftrackjobs import (
     Entity,
     EntityError,
     FtrackJobsError,
+    InvalidKeyError,
     InvalidValueError,
     Job,
     RetryPolicy,
@@ -207,6 +208,9 @@ CASES: dict[str, list[Case]] = {
         *flags(lambda s, v: s.create_component(b"x", name="x", checksum=v), "checksum"),
         *callbacks(lambda s, v: s.create_component(b"x", name="x", progress=v), "progress"),
         *each(
+            lambda s, v: s.create_component(b"x", name="x", version=v), "version", (5, "id", [], {})
+        ),
+        *each(
             lambda s, v: s.create_component(b"x", {}, v, name="x"),
             "location",
             (None, 5, "ftrack.server", ["auto"]),
@@ -257,6 +261,17 @@ CASES: dict[str, list[Case]] = {
         *flags(lambda s, v: job_context(s, job="id", take_over=v), "take_over"),
         *flags(lambda s, v: job_context(s, job="id", join=v), "join"),
         *each(lambda s, v: job_context(s, new_id=v), "new_id", ("", "id", 5, b"id")),
+        *each(
+            lambda s, v: job_context(s, retry_on=v),
+            "retry_on",
+            (None, 5, "OSError", [OSError], int),
+        ),
+    ],
+    "AsyncSession.queue_job": [
+        *each(lambda s, v: s.queue_job(v), "key", ("id", 5, b"id", Job())),
+        *texts(lambda s, v: s.queue_job(description=v), "description"),
+        *each(lambda s, v: s.queue_job(user=v), "user", (5, "", b"x", ["x"], foreign())),
+        *each(lambda s, v: s.queue_job(data=v), "data", (5, "text", [], b"{}")),
     ],
     "AsyncSession.claim_job": [
         *each(lambda s, v: s.claim_job(v), "query", (None, 5, b"Job", ["Job"], foreign())),
@@ -463,3 +478,19 @@ def test_every_public_function_with_arguments_is_in_the_table() -> None:
                     missing.append(f"{place}({name})")
 
     assert missing == []
+
+
+class _Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def test_keys_that_no_entity_has(session: AsyncSession, tmp_path: Path) -> None:
+    """Blanks, half of a surrogate pair, and what cannot even be shown: each error has a text."""
+    for key in (" ", "\ud800", _Unshowable()):
+        with pytest.raises(InvalidKeyError, match=r"^the key of Job is \(id\), not "):
+            await session.get("Job", key)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="half of a surrogate pair"):
+        await session.download("\ud800", tmp_path / "x")
+    with pytest.raises(ArgumentError, match="half of a surrogate pair"):
+        await session.stop_job("\ud800")

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,12 @@ def chunk(data: bytes) -> bytes:
 
 #: The beginning of a compressed body, and a part of one that has no content.
 GZIP_HEAD, NOTHING = gzip.compress(b"")[:10], b"\0\0\0\xff\xff"
-#: 64 MiB.
-BOMB = (GZIP, chunk(gzip.compress(bytes(64 * MIB))), chunk(b""))
+
+
+@cache
+def bomb() -> tuple[bytes, ...]:
+    """Return a compressed response of 64 MiB."""
+    return GZIP, chunk(gzip.compress(bytes(64 * MIB), 1)), chunk(b"")
 
 
 #: What a server sends, piece by piece, and how many seconds it waits in between.
@@ -76,7 +81,7 @@ ENDLESS: dict[str, tuple[Callable[[], Iterator[bytes]], float]] = {
 HUGE: dict[str, tuple[Callable[[], Iterator[bytes]], float]] = {
     "a gigabyte": (lambda: chain([LENGTH], repeat(b" " * 65536)), 0.0),
     "a gigabyte in chunks": (lambda: chain([CHUNKED], repeat(chunk(b" " * 65536))), 0.0),
-    "what was compressed": (lambda: iter(BOMB), 0.0),
+    "what was compressed": (lambda: iter(bomb()), 0.0),
     "nothing, compressed": (
         lambda: chain([GZIP, chunk(GZIP_HEAD)], repeat(chunk(NOTHING * 10_000))),
         0.0,

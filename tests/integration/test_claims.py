@@ -489,7 +489,8 @@ async def test_twenty_daemons_run_each_job_once() -> None:
     tables, ran = Queue(count, slowness=0.01), Counter[str]()
     async with AsyncExitStack() as stack:
         daemons = [
-            await stack.enter_async_context(tables.session(timings=QUICK)) for _ in range(20)
+            await stack.enter_async_context(tables.session(timings=QUICK, timeout=60))
+            for _ in range(20)
         ]
         with anyio.fail_after(amount(50, 600)):
             async with anyio.create_task_group() as group:

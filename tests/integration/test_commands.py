@@ -18,6 +18,7 @@ from aioftrackjobs import (
     Job,
     JobStoppedError,
     NoResultFoundError,
+    TransferError,
     TransportError,
     job_context,
     run_command,
@@ -195,6 +196,36 @@ async def test_job_is_delivered_later(server: ServerHandle, tmp_path: Path) -> N
         status, data = await _job(session)
         assert status == "failed"
         assert data["description"] == "Kept - failed: exit code 9: bad"
+        assert await _attached(session) == ["sh.log"]
+        (link,) = await session.query("select component from JobComponent").all()
+        await session.download(link["component"], tmp_path / "log")
+        assert (tmp_path / "log").read_text() == "bad\n"
+
+
+async def test_job_is_delivered_later_without_its_log(
+    server: ServerHandle,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that does not take the file gets the Job all the same."""
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise TransferError("the disk is full")
+
+    journal = tmp_path / "journal"
+    async with anyio.create_task_group() as group, relayed(server.url) as line:
+        await line.begin("refuses")
+        async with connected(server, line.url, journal=journal) as session:
+            await run_command(session, _sh("echo bad; exit 9"), grace=0.1, quiet=True)
+        await line.end(group)
+        monkeypatch.setattr("aioftrackjobs.transfers.upload.upload", refuse)
+        async with connected(server, line.url, journal=journal):
+            await until(server.inspector.jobs)
+        group.cancel_scope.cancel()
+
+    assert [job["status"] for job in server.inspector.jobs()] == ["failed"]
+    assert "its log was not attached: the disk is full" in caplog.text
 
 
 async def test_job_begins_when_the_server_is_back(server: ServerHandle, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from aioftrackjobs.session import connection_of
 
 from ..tables import Tables, result_of, turns
 
-URL = "https://ftrack.test"
+URL = "http://ftrack.test"
 API = f"{URL}/api"
 
 
@@ -111,7 +111,7 @@ async def test_a_commit_that_was_never_sent_is_pending_again(
     session.create(Job, {})
     before = session.recorded_operations
 
-    with pytest.raises(ConnectError, match=r"https://ftrack\.test"):
+    with pytest.raises(ConnectError, match=r"http://ftrack\.test"):
         await session.commit()
 
     assert session.recorded_operations == before

@@ -127,7 +127,10 @@ async def test_a_request_has_many_replies_or_none(
     await session.events.ready()
 
     replies = [reply.data async for reply in other.events.request_many("who", count=2, timeout=20)]
-    in_time = [reply.data async for reply in other.events.request_many("who", timeout=0.2)]
+    for timeout in (0.2, 2, 20):  # the replies may be late
+        in_time = [reply.data async for reply in other.events.request_many("who", timeout=timeout)]
+        if len(in_time) == 2:
+            break
     with pytest.raises(EventTimeoutError, match=r"within 0\.05 s") as caught:
         await other.events.request("nobody", timeout=0.05)
 

@@ -184,7 +184,7 @@ def sparse(folder: Path) -> Path:
     """A file that is larger than the buffers of the system."""
     path = folder / "big"
     with path.open("wb") as file:
-        file.truncate(64 * 1024 * 1024)
+        file.truncate(16 * 1024 * 1024)
     return path
 
 
@@ -577,8 +577,8 @@ async def test_a_cancelled_transfer_ends_soon_and_closes_its_connection(
             await server.stalled.wait()
             group.cancel_scope.cancel()
             started = anyio.current_time()
-        assert anyio.current_time() - started < 5, "the time-out is 60 s"
-        with anyio.fail_after(5):
+        assert anyio.current_time() - started < 30, "the time-out is 60 s"
+        with anyio.fail_after(20):
             await server.closed.wait()
 
     assert not (tmp_path / "x").exists()
@@ -598,7 +598,7 @@ async def test_a_transfer_that_is_cancelled_during_the_handshake_ends_soon(tmp_p
         listening(handle) as port,
         AsyncSession(f"https://127.0.0.1:{port}", KEY, "user", retry=NO_RETRIES) as session,
     ):
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             async with anyio.create_task_group() as group:
                 group.start_soon(session.download, "c1", tmp_path / "x")
                 await server.stalled.wait()
@@ -620,5 +620,5 @@ async def test_closing_a_session_ends_a_stuck_transfer(
             monkeypatch.setattr(session._connection, "closing_grace", 0.05)
             group.start_soon(download, session)
             await server.stalled.wait()
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await server.closed.wait()

@@ -161,7 +161,7 @@ async def test_a_final_status_gets_through_after_one_refusal(
     server: ServerHandle, setting: Setting
 ) -> None:
     kinds = some(REFUSALS | BUSY)
-    if setting.client != "own":
+    if str(setting) != "asyncio-own":
         kinds = {name: kinds[name] for name in list(kinds)[:: amount(3, 1)]}
     choices = {name: first(1, respond(kinds[name])) for name in kinds}
     ends = await run_jobs(server, choices, grace=30.0)

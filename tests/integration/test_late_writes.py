@@ -89,7 +89,7 @@ async def test_what_another_client_sets_meanwhile_stays(
     server: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow = Slow(b'"running"')
-    async with connected(server, retry=RETRY, timeout=0.05) as session, connected(server) as other:
+    async with connected(server, retry=RETRY, timeout=0.3) as session, connected(server) as other:
         job = await set_twice(session, slow)
         theirs = await other.get(Job, job.id)
         assert theirs is not None
@@ -105,7 +105,7 @@ async def test_what_another_client_sets_meanwhile_stays(
 
 async def test_a_late_create_of_what_was_deleted_is_deleted_again(server: ServerHandle) -> None:
     slow = Slow(b'"create"')
-    async with connected(server, retry=RETRY, timeout=0.1) as session:
+    async with connected(server, retry=RETRY, timeout=0.3) as session:
         Relay(session, slow.handle)
         job = session.create(Job, {"status": "queued"})
         await session.commit()

@@ -21,7 +21,7 @@ from aioftrackjobs import (
     UnknownEntityTypeError,
 )
 
-URL = "https://ftrack.test"
+URL = "http://ftrack.test"
 API = f"{URL}/api"
 
 TASK: dict[str, Any] = {

@@ -230,7 +230,7 @@ async def test_the_last_reads_of_many_jobs_are_one_query(
         )
         return await send(request)
 
-    async with watching(server, timings=Timings()) as session:
+    async with watching(server, timings=replace(QUICK, job_read_interval=1000)) as session:
         Relay(session, note)
         ids: list[str] = []
 

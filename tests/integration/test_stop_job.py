@@ -133,7 +133,7 @@ async def _has_stop(session: AsyncSession, job: Job) -> bool:
         ("queued", {"description": "a"}, "failed", "a - failed: stopped by developer: no"),
         ("queued", None, "failed", "failed: stopped by developer: no"),
         ("running", {"lease": lease_of(minutes=-9)}, "failed", "failed: stopped by developer: no"),
-        ("running", {"lease": lease_of(minutes=9), "description": "a"}, "running", "a"),
+        ("running", {"lease": lease_of(minutes=900), "description": "a"}, "running", "a"),
         ("running", {"description": "a program in Go"}, "running", "a program in Go"),
         ("done", {"description": "a"}, "done", "a"),
         ("failed", {"description": "a - failed: x"}, "failed", "a - failed: x"),

@@ -1027,7 +1027,7 @@ async def test_a_commit_that_is_refused_after_its_task_has_ended_is_logged(
         scope.cancel()
     assert await warnings_of(caplog) == []
     tables.gate.set()
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while not (texts := await warnings_of(caplog)):
             await turns()
     assert f"data of Job {jobs[0].id}" in texts[0]

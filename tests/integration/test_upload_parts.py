@@ -144,13 +144,18 @@ async def test_a_directory_is_sent_as_an_archive(session: AsyncSession, tmp_path
 async def test_four_parts_are_sent_at_a_time(
     session: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_progress, most = 0, 0
+    in_progress, most, four = 0, 0, anyio.Event()
     put = session._connection.transport.send
 
     async def count(request: Any) -> Any:
         nonlocal in_progress, most
         in_progress += request.method == "PUT"
         most = max(most, in_progress)
+        if in_progress == 4:
+            four.set()
+        if request.method == "PUT":
+            with anyio.fail_after(20):  # the first parts last until the fourth has begun
+                await four.wait()
         try:
             return await put(request)
         finally:

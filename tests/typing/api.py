@@ -32,6 +32,7 @@ from aioftrackjobs import (
     User,
     Verdict,
     job_context,
+    job_key,
     recover,
     shutdown_on_signals,
     testing,
@@ -85,6 +86,11 @@ async def writing(session: AsyncSession) -> None:
     assert_type(session.create("Task", {"name": "comp"}), Entity)
     assert_type(await session.claim_job('Job where status is "queued"'), Job | None)
     assert_type(await session.claim_job(session.query("Job").of(Job), spread=1), Job | None)
+    key = job_key("celery", "renders", 42, redelivered_within=timedelta(hours=1))
+    assert_type(await session.queue_job(key, user="maya", description="Render"), Job)
+    await session.queue_job("id")  # type: ignore[arg-type]
+    async with job_context(session, job=key, retry_on=(OSError, ValueError)) as running:
+        running.requeue("attempt 2 of 3 in 4 s")
     assert_type(await session.ensure(User, {"username": "maya"}, ["username"]), User)
     assert_type(session.created, list[Entity])
     await session.commit()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,24 @@ def test_help_shows_no_addresses_and_no_private_objects() -> None:
     assert [name for name, text in shown.items() if " at 0x" in text] == []
     private = re.compile(r"= ?<(?!factory>|class |unrepresentable>|JobStatus|Verdict|Signature)")
     assert [name for name, text in shown.items() if private.search(text)] == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = Path(__file__).parents[2] / "docs" / "reference"
+    text = (reference / "api.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^\.\. auto\w+:: aioftrackjobs\.(\w+)$", text, re.MULTILINE))
+
+    assert "automodule:: aioftrackjobs.errors" in (reference / "errors.md").read_text()
+    assert shown | set(errors.__all__) | {"__version__"} >= set(aioftrackjobs.__all__)
+
+
+def test_every_public_name_has_a_docstring_with_an_example() -> None:
+    texts = {
+        name: inspect.getdoc(getattr(aioftrackjobs, name)) or ""
+        for name in aioftrackjobs.__all__
+        if not name.startswith("__")
+    }
+
+    assert [
+        name for name, text in texts.items() if "Example" not in text and "::\n" not in text
+    ] == []

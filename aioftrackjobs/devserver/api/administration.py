@@ -1,4 +1,8 @@
-"""Operations about the server and its users: facts, API keys, invitations and widgets."""
+"""Operations about the server and its users: facts, API keys, roles, invitations and widgets.
+
+Of security roles, the server enforces only what it would be unsafe to leave open: administrators
+change roles, and reset the API keys of others.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
-from aioftrackjobs.devserver.api.security_roles import permissions_of
 from aioftrackjobs.devserver.api_errors import (
     EntityNotFoundError,
     PermissionDeniedError,
+    UnsupportedOperationError,
     ValidationError,
     unknown_name,
 )
@@ -22,18 +26,19 @@ _THEMES = (None, "light", "dark")
 _SHOWN_OF_USER = ("id", "username", "first_name", "last_name", "thumbnail_id")
 #: Seconds that the address of a widget is valid (docs/protocol.md, section 2.7).
 _WIDGET_LIFETIME = 360
+#: What administrators may do and others may not; real servers have more, which are not known.
+_PERMISSIONS = ("manage_security_roles", "reset_api_keys")
+_USER_ROLE, _PROJECT = "UserSecurityRole", "UserSecurityRoleProject"
 
 
-def server_information(
-    request: ApiRequest, operation: Operation, schema_hash: str
-) -> dict[str, Any]:
+def server_information(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Do ``query_server_information``: return the requested facts about this server.
 
     By default it returns those that a real one sends (docs/protocol.md, section 2.4).
     """
     facts: dict[str, Any] = {
         "version": "dev",
-        "schema_hash": schema_hash,
+        "schema_hash": request.services.store.schema_hash,
         "is_timezone_support_enabled": True,
         "storage_scenario": {"scenario": "ftrack.automatic", "data": {}},
     }
@@ -79,28 +84,81 @@ def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
         raise PermissionDeniedError(
             "The key of another user is reset by an administrator, or with a global key."
         )
-    api_key = request.transaction.reset_api_key(owner)
+    api_key = request.transaction.set_api_key(owner)
     # Only after the commit: a refused batch leaves the earlier key valid.
     request.after_commit.append(partial(request.services.credentials.set_api_key, owner, api_key))
     return {"action": "reset_remote", "data": {"api_key": api_key}}
 
 
-def send_user_invite(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Do ``send_user_invite``; no mail is sent."""
-    return _invited(request, operation, "User", "user_id")
+def permissions_of(request: ApiRequest) -> list[str]:
+    """Return what the caller may do."""
+    return list(_PERMISSIONS) if request.is_administrator else []
 
 
-def send_review_session_invite(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Do ``send_review_session_invite``; no mail is sent."""
-    return _invited(request, operation, "ReviewSessionInvitee", "review_session_invitee_id")
+def permissions(request: ApiRequest, _: Operation) -> dict[str, Any]:
+    """Do ``permissions``: return for each permission whether the caller has it."""
+    granted = permissions_of(request)
+    return {"action": "permissions", "data": {name: name in granted for name in _PERMISSIONS}}
 
 
-def _invited(
+def change_role(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Do an operation that gives a role to a user, takes it away, or changes its projects."""
+    if not request.is_administrator:
+        raise PermissionDeniedError("Security roles are changed by administrators.")
+    if not {_USER_ROLE, _PROJECT} <= request.services.model.types.keys():
+        raise UnsupportedOperationError("The served schemas have no security roles of users.")
+    action = operation["action"]
+    user_id = _existing(request, operation, "User", "user_id")
+    role_id = _existing(request, operation, "SecurityRole", "role_id")
+    held = request.transaction.read(_USER_ROLE, {"user_id": user_id, "security_role_id": role_id})
+    adds = action == "add_user_security_role"
+    if action.endswith("_project") or (adds and operation.get("project_id") is not None):
+        _change_projects(request, operation, held)
+    elif adds:
+        if held is None:
+            everywhere = operation.get("all_open_projects", True)
+            values = {"user_id": user_id, "security_role_id": role_id}
+            request.batch.add(_USER_ROLE, values | {"is_all_open_projects": everywhere})
+    elif held is None:
+        raise EntityNotFoundError(f"The user {user_id} does not have the role {role_id}.")
+    elif action == "update_user_security_role":
+        new = _existing(request, operation, "SecurityRole", "new_role_id")
+        request.batch.set(_USER_ROLE, held["id"], {"security_role_id": new})
+    else:
+        request.batch.delete({"entity_type": _USER_ROLE, "entity_key": [held["id"]]})
+    return {"action": action, "data": True}
+
+
+def _change_projects(
+    request: ApiRequest, operation: Operation, held: dict[str, Any] | None
+) -> None:
+    """Let the user have the role on one more project, or one less."""
+    project_id = _existing(request, operation, "Project", "project_id")
+    grants = not operation["action"].startswith("revoke")
+    if held is None:
+        if not grants:
+            raise EntityNotFoundError("The user does not have this role.")
+        values = {"user_id": operation["user_id"], "security_role_id": operation["role_id"]}
+        held = request.batch.add(_USER_ROLE, values)
+    values = {"user_security_role_id": held["id"], "project_id": project_id}
+    known = request.transaction.read(_PROJECT, values)
+    if grants and known is None:
+        request.batch.add(_PROJECT, values)
+    elif known is not None and not grants:
+        request.batch.delete({"entity_type": _PROJECT, "entity_key": [known["id"]]})
+
+
+def _existing(request: ApiRequest, operation: Operation, entity_type: str, name: str) -> str:
+    key = text_of(operation, name)
+    request.existing(entity_type, key)
+    return key
+
+
+def invited(
     request: ApiRequest, operation: Operation, entity_type: str, name: str
 ) -> dict[str, Any]:
-    key = text_of(operation, name)
-    if request.row(entity_type, key) is None:
-        raise EntityNotFoundError(f"There is no {entity_type} {key}.")
+    """Do an operation that invites the entity that it names by *name*; no mail is sent."""
+    request.existing(entity_type, text_of(operation, name))
     return {"action": operation["action"], "sent": True}
 
 
@@ -125,8 +183,7 @@ def _widget_entity(request: ApiRequest, operation: Operation) -> dict[str, str]:
     values = key if isinstance(key, list) else [key]
     if len(values) != 1 or not isinstance(values[0], str):
         raise ValidationError("'entity_key' must be a list with the entity's key.")
-    if request.row(name, values[0]) is None:
-        raise EntityNotFoundError(f"There is no {name} {values[0]}.")
+    request.existing(name, values[0])
     return {"entity_type": name, "entity_id": values[0]}
 
 

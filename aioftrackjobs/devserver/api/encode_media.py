@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
 from aioftrackjobs.devserver.api.server_jobs import JobRun, WorkFailedError, WriteResult, queue_job
-from aioftrackjobs.devserver.api_errors import ApiError, EntityNotFoundError, ValidationError
+from aioftrackjobs.devserver.api_errors import ApiError, ValidationError
 from aioftrackjobs.devserver.files.movies import facts_of
 from aioftrackjobs.devserver.files.storage import IncomingFile, is_storable
 from aioftrackjobs.devserver.files.thumbnails import picture_of, placeholder
@@ -59,8 +59,8 @@ def encode_media(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Do ``encode_media``: queue a Job, whose outputs exist at once and get their files later."""
     encoding = _encoding_of(request, operation)
     outputs = [{"format": kind, "component_id": own} for own, kind in encoding.formats.items()]
-    for output_id in encoding.formats:
-        _create_output(request, encoding, output_id)
+    for output_id, kind in encoding.formats.items():
+        _create_output(request, encoding, output_id, kind)
     job_id = str(uuid4())
     data = {
         "description": f"Encoding {encoding.source.get('name') or 'media'}",
@@ -71,15 +71,15 @@ def encode_media(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     queue_job(request, job_id, data, partial(_encode, encoding))
     for output in outputs:
         values = {"job_id": job_id, "component_id": output["component_id"]}
-        request.batch.create({"entity_type": "JobComponent", "entity_data": values})
+        request.batch.add("JobComponent", values)
     return {"action": "encode_media", "job_id": job_id}
 
 
 def _encoding_of(request: ApiRequest, operation: Operation) -> _Encoding:
-    component_id = text_of(operation, "component_id")
-    source = request.row("Component", component_id)
-    if source is None:
-        raise EntityNotFoundError(f"There is no Component {component_id}.")
+    source = request.existing("Component", text_of(operation, "component_id"))
+    version_id = operation.get("version_id")
+    if version_id is not None:
+        request.existing("AssetVersion", version_id)
     keep_original = operation.get("keep_original", True)
     if isinstance(keep_original, str):  # as the official Python client sends it
         keep_original = {"true": True, "false": False}.get(keep_original.lower())
@@ -88,20 +88,10 @@ def _encoding_of(request: ApiRequest, operation: Operation) -> _Encoding:
     kind = mimetypes.guess_type(f"x{source.get('file_type') or ''}")[0] or ""
     wanted = {"image": ["image/jpeg"], "video": [kind, _POSTER]}.get(kind.partition("/")[0], [])
     formats = {str(uuid4()): each for each in wanted}
-    return _Encoding(source, formats, keep_original, _version_id(request, operation))
+    return _Encoding(source, formats, keep_original, version_id)
 
 
-def _version_id(request: ApiRequest, operation: Operation) -> str | None:
-    version_id = operation.get("version_id")
-    if version_id is None:
-        return None
-    if request.row("AssetVersion", version_id) is None:
-        raise EntityNotFoundError(f"There is no AssetVersion {version_id}.")
-    return str(version_id)
-
-
-def _create_output(request: ApiRequest, encoding: _Encoding, output_id: str) -> None:
-    kind = encoding.formats[output_id]
+def _create_output(request: ApiRequest, encoding: _Encoding, output_id: str, kind: str) -> None:
     other = "ftrackreview-" + kind.partition("/")[2], encoding.source.get("file_type")
     name, file_type = _NAMES.get(kind, other)
     values = {
@@ -110,7 +100,7 @@ def _create_output(request: ApiRequest, encoding: _Encoding, output_id: str) -> 
         "file_type": file_type,
         "version_id": encoding.version_id,
     }
-    request.batch.create({"entity_type": "FileComponent", "entity_data": values})
+    request.batch.add("FileComponent", values)
 
 
 def _encode(encoding: _Encoding, run: JobRun) -> WriteResult:
@@ -162,7 +152,7 @@ def _write_result(
     batch: Batch,
 ) -> None:
     for output_id, (size, shown) in facts.items():
-        batch.update(_change("FileComponent", output_id, size=size))
+        batch.set("FileComponent", output_id, {"size": size})
         location = {"component_id": output_id, "location_id": SERVER_LOCATION_ID}
         text = to_json(shown).decode()
         about = {"parent_id": output_id, "parent_type": "FileComponent", "key": "ftr_meta"}
@@ -171,13 +161,8 @@ def _write_result(
             ("Metadata", about | {"value": text}),
         ):
             if name in types:
-                batch.create({"entity_type": name, "entity_data": values})
+                batch.add(name, values)
     if encoding.version_id is not None and types["AssetVersion"].has("thumbnail_id"):
-        picture = list(facts)[-1]
-        batch.update(_change("AssetVersion", encoding.version_id, thumbnail_id=picture))
+        batch.set("AssetVersion", encoding.version_id, {"thumbnail_id": list(facts)[-1]})
     if not encoding.keep_original:
         batch.delete({"entity_type": "Component", "entity_key": [encoding.source["id"]]})
-
-
-def _change(entity_type: str, key: str, **values: Any) -> dict[str, Any]:
-    return {"entity_type": entity_type, "entity_key": [key], "entity_data": values}

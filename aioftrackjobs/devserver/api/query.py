@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.entities.loader import Loader
-from aioftrackjobs.devserver.entities.projections import select
+from aioftrackjobs.devserver.entities.loader import load, select
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.schema.model import EntityType
+from aioftrackjobs.devserver.schema.values import encode
 
 #: Attributes that are searched for terms; which a real server takes is not known.
 _SEARCHED = (
@@ -41,9 +41,8 @@ _PLACES = ("context_id", "parent_id", "task_id")
 
 def run_query(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Do a ``query``."""
-    query = _parsed(request.services.limits, operation.get("expression"))
-    if query is None:
-        raise ValidationError("A query needs an 'expression'.")
+    expression = operation.get("expression")
+    query = _parsed(request.services.limits, expression, "A query needs an 'expression'.")
     return {"action": "query", **_found(request, query)}
 
 
@@ -70,15 +69,16 @@ def parsed_early(limits: Limits, operation: Any) -> Any:
     expression = operation.get("expression")
     if not isinstance(expression, str) or len(expression) < _LONG:
         return operation
-    return {**operation, "expression": _parsed(limits, expression)}
+    limits.check_expression(expression)
+    return {**operation, "expression": parse(expression)}
 
 
-def _parsed(limits: Limits, expression: object) -> ast.Query | None:
-    """Return the syntax tree of an expression that may be parsed already; None if it is neither."""
+def _parsed(limits: Limits, expression: object, otherwise: str) -> ast.Query:
+    """Return the syntax tree of an expression that may be parsed already; else an error."""
     if isinstance(expression, ast.Query):
         return expression
     if not isinstance(expression, str):
-        return None
+        raise ValidationError(otherwise)
     limits.check_expression(expression)
     return parse(expression)
 
@@ -89,9 +89,8 @@ def _searched_query(request: ApiRequest, operation: Operation) -> ast.Query:
         raise ValidationError("'entity_type' must be a name.")
     if expression is None and name:
         return ast.Query(request.services.model.type(name).name)
-    query = _parsed(request.services.limits, expression)
-    if query is None:
-        raise ValidationError("A search needs an 'expression' or an 'entity_type'.")
+    needed = "A search needs an 'expression' or an 'entity_type'."
+    query = _parsed(request.services.limits, expression, needed)
     if name and query.entity_type != name:
         raise ValidationError(f"'expression' is about {query.entity_type}, not about {name}.")
     if query.group_by:
@@ -169,14 +168,13 @@ def _found(request: ApiRequest, query: ast.Query) -> dict[str, Any]:
 
 def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     model, transaction = request.services.model, request.transaction
-    compiler = Compiler(model, transaction.tables, transaction.clock)
     selection = select(model, query)
     columns = selection.columns(model)
-    statement = compiler.select(query, columns)
-    found, more = _page(query, transaction.fetch(statement))
+    compiler = Compiler(model, transaction.tables, transaction.clock)
+    found, more = _page(request, query, compiler.select(query, columns))
     rows = [dict(zip(columns, row, strict=True)) for row in found]
-    loaded = Loader(model, transaction).load(selection, rows)
-    return request.serializer.entities(selection, loaded), more
+    load(model, transaction, selection, rows)
+    return [request.serializer.entity(selection, row) for row in rows], more
 
 
 def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
@@ -184,15 +182,17 @@ def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
         raise ValidationError(
             "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
         )
-    transaction = request.transaction
-    compiler = Compiler(request.services.model, transaction.tables, transaction.clock)
-    statement, names = compiler.select_groups(query)
-    found, more = _page(query, transaction.fetch(statement))
-    return [dict(zip(names, row, strict=True)) for row in found], more
+    tables, clock = request.transaction.tables, request.transaction.clock
+    compiler = Compiler(request.services.model, tables, clock)
+    statement, attributes = compiler.select_groups(query)
+    found, more = _page(request, query, statement)
+    groups = [zip(attributes.items(), row, strict=True) for row in found]
+    return [{name: encode(of, value) for (name, of), value in group} for group in groups], more
 
 
-def _page(query: ast.Query, found: Any) -> tuple[Any, bool]:
+def _page(request: ApiRequest, query: ast.Query, statement: sa.Select[Any]) -> tuple[Any, bool]:
     """Return the rows of the page, and whether there are more after it."""
+    found = request.transaction.fetch(statement)
     if query.limit is None or len(found) <= query.limit:
         return found, False
     return found[: query.limit], True

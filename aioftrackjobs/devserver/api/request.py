@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from aioftrackjobs.devserver.api.background import Background
-from aioftrackjobs.devserver.api_errors import ValidationError
+from aioftrackjobs.devserver.api_errors import EntityNotFoundError, ValidationError
 from aioftrackjobs.devserver.auth import ADMINISTRATOR, Credentials, Identity, acting_user, has_role
 from aioftrackjobs.devserver.entities.computed import FileUrls
 from aioftrackjobs.devserver.entities.serializer import Serializer
@@ -99,9 +99,9 @@ class ApiRequest:
         self.completions = completions
         self.files_to_place: list[IncomingFile] = []
         self.after_commit: list[Callable[[], object]] = []
-        self.user = acting_user(services.model, transaction, caller.identity)
-        self.file_urls = FileUrls(caller.base_url, services.uploads.sign_download)
-        self.serializer = Serializer(
+        self.user: dict[str, Any] | None = acting_user(services.model, transaction, caller.identity)
+        self.file_urls: FileUrls = FileUrls(caller.base_url, services.uploads.sign_download)
+        self.serializer: Serializer = Serializer(
             services.model, self.file_urls, denormalize=caller.denormalize, written=written
         )
 
@@ -130,6 +130,17 @@ class ApiRequest:
         if known is None or not isinstance(key, str):
             return None
         return self.transaction.read(known.root, {known.primary_key[0]: key})
+
+    def existing(self, entity_type: str, key: object) -> dict[str, Any]:
+        """Return the row of the entity with a single *key*.
+
+        Raises:
+            EntityNotFoundError: If there is none.
+        """
+        row = self.row(entity_type, key)
+        if row is None:
+            raise EntityNotFoundError(f"There is no {entity_type} {key}.")
+        return row
 
 
 def text_of(operation: Operation, name: str) -> str:

@@ -22,7 +22,7 @@ from aioftrackjobs.devserver.api_errors import (
 )
 from aioftrackjobs.devserver.mutations.batch import Batch
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Key in a Job's data that distinguishes the server's own Jobs from those of clients.
 _MARK = "worked_on_by_server"
@@ -44,10 +44,15 @@ class JobRun:
         rollback: Undoes side effects unless the Job gets done.
     """
 
-    def __init__(self, services: Services, stopping: threading.Event, rollback: ExitStack) -> None:
+    def __init__(
+        self, services: Services, username: str, job_id: str, data: str, stopping: threading.Event
+    ) -> None:
         self.services = services
-        self.rollback = rollback
+        self.rollback: ExitStack = ExitStack()
         self.after_commit: list[Callable[[], object]] = []
+        self._username = username
+        self._job_id = job_id
+        self._data = data
         self._stopping = stopping
 
     def check_stop(self) -> None:
@@ -58,6 +63,47 @@ class JobRun:
         """
         if self._stopping.is_set():
             raise WorkFailedError("The server was stopped.")
+
+    def run(self, task: Task) -> None:
+        """Run *task* and write the Job's final status, unless the Job was deleted meanwhile."""
+        try:
+            reason = self._failure(task)
+            if reason is not None:
+                self._write("failed", error=reason)
+        except EntityNotFoundError:
+            logger.debug("job %s was deleted while it ran", self._job_id)
+
+    def _failure(self, task: Task) -> str | None:
+        """Do the work, and return why it has failed; None if it has not."""
+        try:
+            with self.rollback:
+                self.check_stop()
+                self._write("running")
+                self._write("done", task(self))
+                self.rollback.pop_all()
+            for action in self.after_commit:
+                action()
+        except EntityNotFoundError:
+            raise
+        except (WorkFailedError, ApiError) as error:
+            return str(error)
+        except Exception as error:
+            logger.exception("job %s failed", self._job_id)
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _write(
+        self, status: str, write_result: WriteResult | None = None, error: str | None = None
+    ) -> None:
+        values: dict[str, Any] = {"status": status}
+        if error is not None:
+            values["data"] = _with_error(self._data, error)
+        with self.services.store.transaction() as transaction:
+            batch = self.services.batch(transaction, self._username)
+            if write_result is not None:
+                write_result(batch)
+            batch.set("Job", self._job_id, values)
+            batch.finish()
 
 
 #: Does the work, and returns the function that writes its result.
@@ -72,11 +118,11 @@ def queue_job(request: ApiRequest, job_id: str, data: Mapping[str, Any], task: T
     values: dict[str, Any] = {"id": job_id, "data": text}
     if request.user is not None:
         values["user_id"] = request.user["id"]
-    entity = request.batch.create({"entity_type": "Job", "entity_data": values})
+    entity = request.batch.add("Job", values)
     services, username = request.services, request.caller.username
 
     def work(stopping: threading.Event) -> None:
-        _JobRunner(services, username, job_id, text).run(task, stopping)
+        JobRun(services, username, job_id, text, stopping).run(task)
 
     request.after_commit.append(lambda: services.background.start(work))
     return entity
@@ -96,7 +142,7 @@ def fail_abandoned(services: Services, username: str) -> None:
         batch = services.batch(transaction, username)
         for row in transaction.fetch(statement):
             values = {"status": "failed", "data": _with_error(row.data, "The server was killed.")}
-            batch.update({"entity_type": "Job", "entity_key": [row.id], "entity_data": values})
+            batch.set("Job", row.id, values)
 
 
 def _with_error(text: str, reason: str) -> str:
@@ -107,56 +153,3 @@ def _with_error(text: str, reason: str) -> str:
         data = None
     known = data if isinstance(data, dict) else {}
     return to_json({**known, "error": reason}).decode()
-
-
-class _JobRunner:
-    """Runs one Job to its end."""
-
-    def __init__(self, services: Services, username: str, job_id: str, data: str) -> None:
-        self._services = services
-        self._username = username
-        self._job_id = job_id
-        self._data = data
-
-    def run(self, task: Task, stopping: threading.Event) -> None:
-        """Run *task* and write the Job's final status, unless the Job was deleted meanwhile."""
-        try:
-            with ExitStack() as rollback:
-                self._do(task, JobRun(self._services, stopping, rollback))
-        except EntityNotFoundError:
-            logger.debug("job %s was deleted while it ran", self._job_id)
-        except (WorkFailedError, ApiError) as error:
-            self._fail(str(error))
-        except Exception as error:
-            logger.exception("job %s failed", self._job_id)
-            self._fail(f"{type(error).__name__}: {error}")
-
-    def _do(self, task: Task, run: JobRun) -> None:
-        run.check_stop()
-        self._write("running")
-        write_result = task(run)
-        self._write("done", write_result)
-        run.rollback.pop_all()
-        for action in run.after_commit:
-            action()
-
-    def _fail(self, reason: str) -> None:
-        try:
-            self._write("failed", error=reason)
-        except EntityNotFoundError:
-            logger.debug("job %s was deleted before it failed", self._job_id)
-
-    def _write(
-        self, status: str, write_result: WriteResult | None = None, error: str | None = None
-    ) -> None:
-        values: dict[str, Any] = {"status": status}
-        if error is not None:
-            values["data"] = _with_error(self._data, error)
-        with self._services.store.transaction() as transaction:
-            batch = self._services.batch(transaction, self._username)
-            if write_result is not None:
-                write_result(batch)
-            batch.update(
-                {"entity_type": "Job", "entity_key": [self._job_id], "entity_data": values}
-            )
-            batch.finish()

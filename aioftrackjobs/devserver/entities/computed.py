@@ -42,7 +42,7 @@ class FileUrls:
     """
 
     def __init__(self, base_url: str, sign: Signer) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url: str = base_url.rstrip("/")
         self._sign = sign
 
     def compute(self, entity_type: EntityType, name: str, row: Mapping[str, Any]) -> Any:
@@ -60,21 +60,23 @@ class FileUrls:
         )
 
 
-def link_names(model: Model, entity_type: EntityType, names: Iterable[str]) -> list[str]:
-    """Return those of *names* that are links, for types in a tree or below one."""
-    if not _is_in_tree(entity_type) and _context_of_series(model, entity_type) is None:
-        return []
-    properties = entity_type.document["properties"]
-    return [name for name in names if properties.get(name, {}).get("alias_for") in _LINK_COLUMNS]
-
-
-def read_links(
-    model: Model, transaction: Transaction, entity_type: EntityType, ids: Sequence[str]
-) -> Links:
-    """Return the links of the entities with the given *ids*, from the top down."""
-    if _is_in_tree(entity_type):
-        return _read_tree(model, transaction, entity_type, ids)
-    return _read_series(model, transaction, entity_type, ids)
+def add_links(
+    model: Model,
+    transaction: Transaction,
+    entity_type: EntityType,
+    names: Iterable[str],
+    rows: Sequence[dict[Any, Any]],
+) -> None:
+    """Add the links among *names* to *rows*, from the top down; only types in trees have them."""
+    properties, is_in_tree = entity_type.document["properties"], _is_in_tree(entity_type)
+    if not rows or not (is_in_tree or _context_of_series(model, entity_type)):
+        return
+    wanted = [each for each in names if properties.get(each, {}).get("alias_for") in _LINK_COLUMNS]
+    if wanted:
+        read = _read_tree if is_in_tree else _read_series
+        links = read(model, transaction, entity_type, [row["id"] for row in rows])
+        for row in rows:
+            row |= dict.fromkeys(wanted, links.get(row["id"]))
 
 
 def _is_in_tree(entity_type: EntityType) -> bool:

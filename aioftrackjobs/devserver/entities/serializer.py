@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from aioftrackjobs.devserver.entities.computed import FileUrls
-from aioftrackjobs.devserver.entities.loader import Loaded, Row
-from aioftrackjobs.devserver.entities.projections import Selection
+from aioftrackjobs.devserver.entities.loader import Row, Selection
 from aioftrackjobs.devserver.limits import Meter, unmetered
-from aioftrackjobs.devserver.query.joins import start_columns
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import encode
 from aioftrackjobs.devserver.store.tables import TYPE
@@ -48,11 +46,7 @@ class Serializer:
         self.denormalize = denormalize
         self._sent: dict[tuple[Any, ...], set[Any]] = {}
 
-    def entities(self, selection: Selection, loaded: Loaded) -> list[Entity]:
-        """Return the wire form of all rows in *loaded*."""
-        return [self.entity(selection, row, loaded) for row in loaded.rows]
-
-    def entity(self, selection: Selection, row: Row, loaded: Loaded) -> Entity:
+    def entity(self, selection: Selection, row: Row) -> Entity:
         """Return the wire form of one *row*: type, key, and values that were not sent yet."""
         entity_type = self._model.types[row[TYPE]]
         if entity_type.shared:
@@ -68,7 +62,7 @@ class Serializer:
             token = (name, below.number)
             if token not in sent and name in entity_type.relations and below.relation:
                 sent.add(token)
-                entity[name] = self._related(below.relation, below, row, loaded)
+                entity[name] = self._related(below.relation, below, row)
         return entity
 
     def _first_time(self, entity_type: EntityType, key: tuple[Any, ...]) -> tuple[bool, set[Any]]:
@@ -100,14 +94,12 @@ class Serializer:
                 entity[name] = encode(attribute, row[name])
 
     def _related(
-        self, relation: Relation, below: Selection, row: Row, loaded: Loaded
+        self, relation: Relation, below: Selection, row: Row
     ) -> list[Entity] | Entity | None:
-        by_key, further = loaded.related[relation.name]
-        starts = start_columns(relation) if by_key else ()
-        rows = by_key.get(tuple(row[start] for start in starts), [])
+        rows: list[Row] = row.get(below.number, [])
         if relation.many:
-            return [self.entity(below, each, further) for each in rows]
-        return self.entity(below, rows[0], further) if rows else None
+            return [self.entity(below, each) for each in rows]
+        return self.entity(below, rows[0]) if rows else None
 
     def changed(self, entity_type: EntityType, row: Row, names: Iterable[str]) -> Entity:
         """Return the wire form of an entity after a write, with the values of *names*."""

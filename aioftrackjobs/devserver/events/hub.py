@@ -23,7 +23,7 @@ from aioftrackjobs.devserver.events import frames
 from aioftrackjobs.devserver.events.expressions import Expression, parse, value_at
 from aioftrackjobs.devserver.limits import Limits
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Event: TypeAlias = dict[str, Any]
 #: Handshakes without a WebSocket that are remembered; the oldest is forgotten first.
@@ -47,7 +47,7 @@ class Connection:
     def __init__(self, username: str, limit: int) -> None:
         self.username = username
         self.subscribers: dict[str, Subscriber] = {}
-        self.slow = asyncio.Event()
+        self.slow: asyncio.Event = asyncio.Event()
         self._waiting = deque[str]([frames.CONNECT])
         self._room = limit
         self._changed = asyncio.Event()

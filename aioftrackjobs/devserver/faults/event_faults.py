@@ -12,7 +12,7 @@ from aioftrackjobs.devserver.faults import kinds
 from aioftrackjobs.devserver.faults.connections import ClientConnection
 from aioftrackjobs.devserver.faults.plan import Due, Faults, MatcherError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How the frames of events and heartbeats begin (docs/protocol.md, section 7.2).
 _EVENT, _HEARTBEAT = "5:::", "2::"

@@ -46,7 +46,7 @@ class FaultMiddleware:
 
     def __init__(self, app: Starlette, faults: Faults) -> None:
         self.faults = faults
-        self.connections = Connections()
+        self.connections: Connections = Connections()
         self._app = app
         self._reader = app.state.reader
 

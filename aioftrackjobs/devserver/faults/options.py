@@ -2,11 +2,12 @@
 
 ::
 
-    NAME[-before|-after][:WHEN][:SETTING=VALUE ...]
+    NAME[-before|-after][:WHEN ...][:SETTING=VALUE ...]
 
     drop-after:0.1                   close about each tenth connection without a response
     refuse:3x:kind=ValidationError   refuse the next three batches
     delay:0.2:seconds=0.5:on=writes  let a fifth of the commits take half a second longer
+    drop:0.2:1x                      the same share of requests, but one at most
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def _plan(faults: Faults, option: str) -> None:
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
         raise ValueError(f"there is no fault {name!r}; {hint}")
     kind, settings = names[name]
-    when = {} if not rest or "=" in rest[0] else _when(rest.pop(0))
+    when: dict[str, Any] = {}
+    while rest and "=" not in rest[0]:
+        when |= _when(rest.pop(0))
     given = dict(_setting(kind, text) for text in rest)
     on = cast("Named | None", given.pop("on", None))
     faults.inject(kind(**{**settings, **given}), on=on, **when)

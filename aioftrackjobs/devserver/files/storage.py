@@ -69,7 +69,7 @@ class IncomingFile:
             dir=folder, prefix=INCOMING, delete=False, buffering=0
         )
         self._digest = hashlib.md5(usedforsecurity=False) if hashed else None
-        self.size = 0
+        self.size: int = 0
 
     def write(self, block: bytes) -> None:
         """Add *block* to the end."""
@@ -162,7 +162,7 @@ class Storage:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._temporary = folder is None
-        self.folder = _usable(folder)
+        self.folder: Path = _usable(folder)
         self._lock = _FolderLock(self.folder)
         if self._lock.is_sole:
             # Left by servers that were killed; no other server uses them.

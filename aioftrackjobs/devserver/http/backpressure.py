@@ -35,7 +35,7 @@ class Slot:
 
     def __init__(self, limiter: anyio.CapacityLimiter) -> None:
         self._limiter = limiter
-        self.is_held = False
+        self.is_held: bool = False
 
     def __enter__(self) -> Self:
         return self

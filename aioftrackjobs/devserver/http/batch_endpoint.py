@@ -32,7 +32,7 @@ from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import batch_error_response, json_response
 from aioftrackjobs.devserver.limits import NeedsSlotError, SlowQueryError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Bytes of a body that is parsed faster than it is passed to a thread.
 _PARSED_AT_ONCE = 16 * 1024

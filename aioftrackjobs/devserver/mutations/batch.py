@@ -10,19 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import sqlalchemy as sa
+
 from aioftrackjobs.devserver.api_errors import (
     EntityNotFoundError,
+    IntegrityError,
     PermissionDeniedError,
     ValidationError,
 )
 from aioftrackjobs.devserver.entities.serializer import Entity, Serializer
-from aioftrackjobs.devserver.mutations.collections import Collections
-from aioftrackjobs.devserver.mutations.custom_values import check_custom_value
 from aioftrackjobs.devserver.mutations.defaults import Defaults
-from aioftrackjobs.devserver.mutations.embedding import Embedding
+from aioftrackjobs.devserver.mutations.embedding import Created, embed
 from aioftrackjobs.devserver.mutations.hierarchy import Hierarchy
-from aioftrackjobs.devserver.mutations.payload import Key, Payload, read_key, read_payload
-from aioftrackjobs.devserver.schema.model import EntityType, Model
+from aioftrackjobs.devserver.mutations.payload import (
+    Key,
+    Payload,
+    check_custom_value,
+    read_key,
+    read_payload,
+)
+from aioftrackjobs.devserver.schema.model import EntityType, Link, Model, Relation
 from aioftrackjobs.devserver.schema.quirks import ADMINISTERED, JOINED_TO_CALLER
 from aioftrackjobs.devserver.store.custom_attributes import always_exist
 from aioftrackjobs.devserver.store.database import Transaction
@@ -51,23 +58,30 @@ class Batch:
         #: Entities created or changed, with their rows; None where a row must be read again.
         self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
         self._has_cascaded = False
-        #: New entities that the acting user is joined to.
-        self._created: list[tuple[EntityType, str]] = []
+        #: New entities, by their key.
+        self._created: dict[tuple[str, ...], Created] = {}
         self._hierarchy = Hierarchy(model, transaction)
-        self._embedding = Embedding(model)
-        self._collections = Collections(model, transaction, self._defaults, self._touch)
+
+    def add(self, entity_type: str, values: Mapping[str, Any]) -> Entity:
+        """Create an entity for the server itself."""
+        return self.create({"entity_type": entity_type, "entity_data": values})
+
+    def set(self, entity_type: str, key: str, values: Mapping[str, Any]) -> Entity:
+        """Change an entity for the server itself."""
+        target = {"entity_type": entity_type, "entity_key": [key]}
+        return self.update({**target, "entity_data": values})
 
     def create(self, operation: Operation) -> Entity:
         """Create an entity and return its wire form."""
         declared = self._entity_type(operation)
-        payload = read_payload(self._model, declared, operation.get("entity_data", {}))
+        data = operation.get("entity_data", {})
+        payload = read_payload(self._model, declared, data)
         if operation.get("entity_key") is not None:
             self._merge_key(declared, payload.values, operation["entity_key"])
         key = {name: payload.values.get(name) for name in declared.primary_key}
         if always_exist(declared):
-            self._check_custom_value(key, operation)
-            if self._exists(declared, key):
-                return self._change(declared, self._row(declared, key), payload)
+            check_custom_value(self._model, self._transaction, key["configuration_id"], data)
+            return self._write_custom_value(declared, key, payload)
         return self._make(declared, payload)
 
     def update(self, operation: Operation) -> Entity:
@@ -76,20 +90,19 @@ class Batch:
         key = read_key(declared, operation.get("entity_key"))
         data = operation.get("entity_data", {})
         if always_exist(declared):
-            self._check_custom_value(key, operation)
-        if always_exist(declared) and not self._exists(declared, key):
+            check_custom_value(self._model, self._transaction, key["configuration_id"], data)
             payload = read_payload(self._model, declared, data)
             self._merge_key(declared, payload.values, operation["entity_key"])
-            return self._make(declared, payload)
+            return self._write_custom_value(declared, key, payload)
         row = self._row(declared, key)
         entity_type = declared if declared.shared else self._model.types[row[TYPE]]
         return self._change(entity_type, row, read_payload(self._model, entity_type, data))
 
-    def _check_custom_value(self, key: Mapping[str, Any], operation: Operation) -> None:
-        data = operation.get("entity_data")
-        if isinstance(data, Mapping):
-            configuration_id, value = key["configuration_id"], data.get("value")
-            check_custom_value(self._model, self._transaction, configuration_id, value)
+    def _write_custom_value(self, declared: EntityType, key: Key, payload: Payload) -> Entity:
+        """Write the value of a custom attribute, which may be created by an update."""
+        if self._exists(declared, key):
+            return self._change(declared, self._row(declared, key), payload)
+        return self._make(declared, payload)
 
     def delete(self, operation: Operation) -> bool:
         """Delete an entity, and by cascade what depends on it.
@@ -106,14 +119,17 @@ class Batch:
                 return True
             raise
         self._transaction.delete(entity_type.root, key)
-        self._embedding.remove(next(iter(key.values())))
+        self._created.pop(tuple(key.values()), None)
         self._invalidate_rows()
         return True
 
     def join_caller(self) -> None:
         """Join the acting user to new entities: the caller is a recipient of a new note."""
         acting = self._defaults.acting_user()
-        for entity_type, own_id in self._created if acting is not None else ():
+        created = list(self._created.items()) if acting is not None else ()
+        for (own_id, *_), (entity_type, *_) in created:
+            if entity_type.name not in JOINED_TO_CALLER:
+                continue
             joining, owner, member = JOINED_TO_CALLER[entity_type.name]
             known, key = self._model.types.get(joining), {owner: own_id, member: acting}
             if known is None or known.primary_key != (owner, member):
@@ -139,7 +155,7 @@ class Batch:
                 if name in entity_type.attributes and row.get(name) is None:
                     raise ValidationError(f"{entity_type.name}.{name} is required.")
         self._hierarchy.check()
-        self._embedding.place(repeats=self._serializer.denormalize)
+        embed(self._model, self._created, repeats=self._serializer.denormalize)
 
     def _entity_type(self, operation: Operation) -> EntityType:
         name = operation.get("entity_type")
@@ -191,6 +207,16 @@ class Batch:
         values = payload.values
         entity_type = self._subtype(declared, values)
         sent = set(values)
+        row = self._insert(entity_type, values)
+        self._replace_collections(entity_type, row, payload)
+        names = sent | {name for name, value in values.items() if value is not None}
+        result = self._result(entity_type, row, names, payload)
+        key = tuple(row[name] for name in entity_type.primary_key)
+        self._created[key] = Created(entity_type, row, result)
+        return result
+
+    def _insert(self, entity_type: EntityType, values: dict[str, Any]) -> dict[str, Any]:
+        """Add the defaults to *values*, and the row that they are for."""
         self._defaults.complete(entity_type, values)
         missing = [name for name in entity_type.primary_key if values.get(name) is None]
         if missing:
@@ -199,14 +225,8 @@ class Batch:
         row = {TYPE: entity_type.name, **values}
         self._transaction.insert(entity_type.root, row)
         self._touch(entity_type, row)
-        self._hierarchy.create(entity_type, row)
-        if entity_type.name in JOINED_TO_CALLER:
-            self._created.append((entity_type, row["id"]))
-        self._replace_collections(entity_type, row, payload)
-        names = sent | {name for name, value in values.items() if value is not None}
-        result = self._result(entity_type, row, names, payload)
-        self._embedding.add(entity_type, row, result)
-        return result
+        self._hierarchy.move(entity_type, str(values[entity_type.primary_key[0]]), row)
+        return row
 
     def _change(self, entity_type: EntityType, row: dict[str, Any], payload: Payload) -> Entity:
         """Change the entity in *row* as *payload* says."""
@@ -252,12 +272,79 @@ class Batch:
     def _replace_collections(
         self, entity_type: EntityType, row: Mapping[str, Any], payload: Payload
     ) -> None:
+        """Replace the members of relations to many (docs/protocol.md, section 3.4)."""
         for relation, members in payload.collections:
             target = self._model.types[relation.target]
             self._check_permission(target)
-            self._collections.replace(entity_type, relation, row, members)
-            for here, there in relation.pairs:
-                for member in members:
-                    self._hierarchy.move(target, next(iter(member.values())), {there: row[here]})
+            where = f"{entity_type.name}.{relation.name}"
+            if relation.link is not None:
+                self._join(
+                    relation.link, where, row["id"], target, [each["id"] for each in members]
+                )
+            else:
+                self._own(relation, where, row, target, members)
         if payload.collections:
             self._invalidate_rows()
+
+    def _join(
+        self, link: Link, where: str, owner: str, target: EntityType, members: list[str]
+    ) -> None:
+        """Create and delete the entities that join *owner* and its *members*."""
+        name = self._model.link_table(link)
+        table = self._transaction.tables[name]
+        of_owner = table.c[link.here] == sa.bindparam("owner")
+        statement = sa.select(table.c[link.there]).where(of_owner)
+        known = {each[0] for each in self._transaction.fetch(statement, owner=owner)}
+        for member in known.difference(members):
+            self._transaction.delete(name, {link.here: owner, link.there: member})
+        for member in dict.fromkeys(members):
+            if member in known:
+                continue
+            row = self._transaction.read(target.root, {"id": member})
+            if row is None:
+                raise _no_member(where, target, member)
+            if row[TYPE] not in target.concrete:
+                raise IntegrityError(
+                    f"{where} takes entities of type {target.name}, and {member} is a {row[TYPE]}."
+                )
+            ends = {link.here: owner, link.there: member}
+            if link.hidden:
+                self._transaction.insert(name, ends)
+            else:
+                self._insert(self._model.types[link.entity_type], ends)
+
+    def _own(
+        self,
+        relation: Relation,
+        where: str,
+        row: Mapping[str, Any],
+        target: EntityType,
+        members: list[Key],
+    ) -> None:
+        """Make *members*, and no others, name the entity in *row* as their owner.
+
+        Entities that are no longer members are deleted if they need an owner, as metadata does.
+        """
+        ((here, there),) = relation.pairs
+        table = self._transaction.tables[target.root]
+        statement = sa.select(*(table.c[name] for name in target.primary_key))
+        statement = statement.where(table.c[there] == sa.bindparam("owner"))
+        if relation.only:
+            statement = statement.where(table.c[relation.only[0]] == relation.only[1])
+        wanted = {tuple(member[name] for name in target.primary_key) for member in members}
+        for found in self._transaction.fetch(statement, owner=row[here]):
+            if tuple(found) in wanted:
+                continue
+            key = dict(zip(target.primary_key, found, strict=True))
+            if there in target.required or there in target.primary_key:
+                self._transaction.delete(target.root, key)
+            else:
+                self._transaction.update(target.root, key, {there: None})
+        for member in members:
+            if self._transaction.update(target.root, member, {there: row[here]}) == 0:
+                raise _no_member(where, target, ", ".join(member.values()))
+            self._hierarchy.move(target, next(iter(member.values())), {there: row[here]})
+
+
+def _no_member(where: str, target: EntityType, key: str) -> IntegrityError:
+    return IntegrityError(f"{where} names {target.name} {key}, which does not exist.")

@@ -83,11 +83,10 @@ class Defaults:
             return 0
         if (entity_type.name, name) in MADE_UP:
             return str(uuid4())
-        if (entity_type.name, name) in SERVER_DEFAULTS:
-            return self._server_default(entity_type, attribute)
-        if name in entity_type.required:
-            return self._required(attribute)
-        return None
+        known = SERVER_DEFAULTS.get((entity_type.name, name))
+        if known is not None:
+            return known if attribute.references is None else self._existing(attribute, known)
+        return self._required(attribute) if name in entity_type.required else None
 
     def acting_user(self) -> str | None:
         """Return the id of the user for whom the batch acts, None if there is none."""
@@ -97,29 +96,21 @@ class Defaults:
         row = self._transaction.read(user.root, {"username": self._username})
         return row["id"] if row else None
 
-    def _server_default(self, entity_type: EntityType, attribute: Attribute) -> Any:
-        """Return a default that no document has; None if it names a missing entity."""
-        value = SERVER_DEFAULTS[entity_type.name, attribute.name]
-        if attribute.references is None:
-            return value
-        target = self._model.types[attribute.references]
-        row = self._transaction.read(target.root, {target.primary_key[0]: value})
-        return None if row is None else value
+    def _existing(self, attribute: Attribute, own_id: str) -> str | None:
+        target = self._model.types[attribute.references or ""]
+        row = self._transaction.read(target.root, {target.primary_key[0]: own_id})
+        return None if row is None else own_id
 
     def _required(self, attribute: Attribute) -> Any:
-        """Return a value for a required attribute that clients do not send, None for none."""
+        """Return a value for a required attribute that clients do not send."""
         if attribute.type in {"integer", "number"}:
             return 0
-        if attribute.references:
-            return self._first_entry(self._model.types[attribute.references])
-        return None
-
-    def _first_entry(self, target: EntityType) -> str | None:
-        """Return the first entry of a vocabulary such as statuses, None if *target* is none."""
-        if not {"name", "sort"} <= target.attributes.keys() or target.relations.get("parent"):
+        target = self._model.types.get(attribute.references or "")
+        if target is None or not {"name", "sort"} <= target.attributes.keys():
             return None
-        first: str | None = self._transaction.lowest(target.root, "sort", target.primary_key[0])
-        return first
+        if target.relations.get("parent"):  # a tree, and no vocabulary such as statuses
+            return None
+        return self._transaction.lowest(target.root, "sort", target.primary_key[0])
 
     def _continue_series(
         self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]

@@ -8,7 +8,7 @@ relations this is not known; clients query those when they need them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.schema.quirks import EMBEDDED_RELATIONS
@@ -16,51 +16,45 @@ from aioftrackjobs.devserver.schema.quirks import EMBEDDED_RELATIONS
 Entity = dict[str, Any]
 
 
-class Embedding:
-    """Collects the results of a batch's creates, and embeds members in owners at its end."""
+class Created(NamedTuple):
+    """An entity that a batch has created: its row, and the result for it."""
 
-    def __init__(self, model: Model) -> None:
-        #: By entity type of the members: the relation, and the key that names the owner.
-        self._joined = {
-            relation.target: (name, relation.pairs[0][1])
-            for entity_type in model.types.values()
-            for name in EMBEDDED_RELATIONS & entity_type.relations.keys()
-            if len((relation := entity_type.relations[name]).pairs) == 1
-        }
-        #: By id: the result for an owner, and how many members were created before it.
-        self._owners: dict[str, tuple[Entity, int]] = {}
-        #: By id: the row of a member, and the result for it.
-        self._members: dict[str, tuple[EntityType, Mapping[str, Any], Entity]] = {}
+    entity_type: EntityType
+    row: Mapping[str, Any]
+    result: Entity
 
-    def add(self, entity_type: EntityType, row: Mapping[str, Any], result: Entity) -> None:
-        """Add the *result* for an entity that was created."""
-        if entity_type.name in self._joined:
-            self._members[row["id"]] = (entity_type, row, result)
-        elif EMBEDDED_RELATIONS & entity_type.relations.keys() - result.keys():
-            self._owners[row["id"]] = (result, len(self._members))
 
-    def remove(self, key: str) -> None:
-        """Remove an entity that was deleted again."""
-        self._owners.pop(key, None)
-        self._members.pop(key, None)
+def embed(model: Model, created: Mapping[tuple[str, ...], Created], *, repeats: bool) -> None:
+    """Put the results for members into those for their owners.
 
-    def place(self, *, repeats: bool) -> None:
-        """Put all members into their owners.
-
-        Args:
-            repeats: Whether a member is sent whole in both places. Otherwise it is whole in the
-                first one, and a reference in the other.
-        """
-        for number, (entity_type, row, result) in enumerate(self._members.values()):
-            name, key = self._joined[entity_type.name]
-            if row.get(key) not in self._owners:
-                continue
-            owner, first = self._owners[row[key]]
-            parts = ("__entity_type__", *entity_type.primary_key)
-            reference = {part: result[part] for part in parts}
-            whole = dict(result)
-            if not repeats and number >= first:
-                result.clear()
-                result |= reference
-            embedded = whole if repeats or number >= first else reference
-            owner.setdefault(name, []).append(embedded)
+    Args:
+        model: The model.
+        created: What a batch has created and not deleted, by key and in order.
+        repeats: Whether a member is sent whole in both places. Otherwise it is whole in the first
+            one, and a reference in the other.
+    """
+    joined = {
+        relation.target: (name, relation.pairs[0][1])
+        for entity_type in model.types.values()
+        for name in EMBEDDED_RELATIONS & entity_type.relations.keys()
+        if len((relation := entity_type.relations[name]).pairs) == 1
+    }
+    members = [key for key, each in created.items() if each.entity_type.name in joined]
+    if not members:
+        return
+    order = {key: number for number, key in enumerate(created)}
+    sent = {key: set(each.result) for key, each in created.items()}
+    for own in members:
+        entity_type, row, result = created[own]
+        name, column = joined[entity_type.name]
+        key = (row.get(column, ""),)
+        if key not in created or name in sent[key]:
+            continue
+        parts = ("__entity_type__", *entity_type.primary_key)
+        reference, whole = {part: result[part] for part in parts}, dict(result)
+        owner_is_first = order[key] < order[own]
+        if owner_is_first and not repeats:
+            result.clear()
+            result |= reference
+        embedded = whole if repeats or owner_is_first else reference
+        created[key].result.setdefault(name, []).append(embedded)

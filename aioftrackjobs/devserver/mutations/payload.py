@@ -1,16 +1,41 @@
-"""The ``entity_data`` of an operation, checked and turned into columns."""
+"""The ``entity_data`` of an operation, checked and turned into columns.
+
+Values of custom attributes are also checked against the type of their attribute.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
-from aioftrackjobs.devserver.schema.values import decode
+from aioftrackjobs.devserver.schema.values import decode, is_date
+from aioftrackjobs.devserver.store.database import Transaction
 
 Key = dict[str, Any]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_choice(value: object) -> bool:
+    return all(map(_is_text, value if isinstance(value, list) else [value]))
+
+
+#: By the name of a type, what its values are; other types take any.
+_TESTS: Mapping[str, Callable[[Any], bool]] = {
+    "text": _is_text,
+    "url": _is_text,
+    "expression": _is_text,
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "boolean": lambda value: isinstance(value, bool),
+    "date": is_date,
+    "enumerator": _is_choice,
+    "dynamic enumerator": _is_choice,
+}
 
 
 @dataclass(slots=True)
@@ -123,3 +148,31 @@ def _read_reference(
     if not all(isinstance(part, str) for part in key.values()):
         raise ValidationError(f"{where}: the reference lacks {' and '.join(key)}, as text.")
     return target, key
+
+
+def check_custom_value(
+    model: Model, transaction: Transaction, configuration_id: object, data: Any
+) -> None:
+    """Check that the value in *data* is one of the custom attribute with this configuration.
+
+    Raises:
+        ValidationError: If it is of another type.
+    """
+    value = data.get("value") if isinstance(data, Mapping) else None
+    configuration = _row(model, transaction, "CustomAttributeConfiguration", configuration_id)
+    kind = _row(model, transaction, "CustomAttributeType", configuration.get("type_id")).get("name")
+    test = _TESTS.get(str(kind).lower())
+    if value is None or test is None or test(value):
+        return
+    raise ValidationError(
+        f"The value of the custom attribute '{configuration.get('key')}' must be of type {kind}."
+    )
+
+
+def _row(
+    model: Model, transaction: Transaction, entity_type: str, key: object
+) -> Mapping[str, Any]:
+    known = model.types.get(entity_type)
+    if known is None or not isinstance(key, str):
+        return {}
+    return transaction.read(known.root, {known.primary_key[0]: key}) or {}

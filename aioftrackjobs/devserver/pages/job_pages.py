@@ -33,6 +33,9 @@ NEXT = (
 #: Ends of the names of files that are shown as text, how many are, and bytes of one that are.
 _TEXTS = (".txt", ".log", ".json", ".csv", ".md", ".yml", ".yaml", ".xml", ".py", ".ini")
 _MOST_READ, _SHOWN = 10, 64 * 1024
+#: Seconds in which the owner of a Job may overwrite a stop request with data that it read before,
+#: and how often the request is then written.
+_OVERWRITTEN_WITHIN, _REPETITIONS = 0.3, 5
 #: What keeps a file of a Job from doing anything in the page's name, if a browser shows it.
 _FILE_HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 
@@ -184,7 +187,12 @@ class JobPages:
         """Request that a Job stops."""
         job_id, reason = visit.request.path_params["job"], visit.field("reason")
         try:
-            await self._run(jobs.stop_job, self._engine, visit.user, job_id, reason)
+            for _ in range(_REPETITIONS):
+                if not await self._run(jobs.stop_job, self._engine, visit.user, job_id, reason):
+                    break
+                await anyio.sleep(_OVERWRITTEN_WITHIN)
+                if not await self._run(jobs.is_stop_lost, self._engine, job_id):
+                    break
         except RequestError as error:
             return await self._job_page(
                 visit, job_id, error.status, reason=reason, error=error.content

@@ -261,8 +261,12 @@ def _attachment(component: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": component["id"], "name": name or "file", "size": component["size"]}
 
 
-def stop_job(engine: Engine, identity: Identity, job_id: str, reason: str) -> None:
+def stop_job(engine: Engine, identity: Identity, job_id: str, reason: str) -> bool:
     """Write a stop request into a Job (docs/jobs.md); one without an owner fails at once.
+
+    Returns:
+        Whether its owner may still overwrite the request: it writes all data of the Job, and may
+        have read them before.
 
     Raises:
         EntityNotFoundError: If there is no such Job.
@@ -279,8 +283,19 @@ def stop_job(engine: Engine, identity: Identity, job_id: str, reason: str) -> No
     if job.state in ("queued", "lost"):  # no program would read it
         why = f"stopped by {identity.username}{f': {reason}' if reason else ''}"
         _update(engine, identity, {job_id: {"status": "failed", "data": _failed(data, why)}})
-    else:
-        _update(engine, identity, {job_id: {"data": data}})
+        return False
+    _update(engine, identity, {job_id: {"data": data}})
+    return True
+
+
+def is_stop_lost(engine: Engine, job_id: str) -> bool:
+    """Return whether a Job still runs and has no stop request, although one was written.
+
+    Raises:
+        EntityNotFoundError: If there is no such Job any more.
+    """
+    job = row(engine, job_id)
+    return not is_over(job.status) and job.stop is None
 
 
 def fail_lost(engine: Engine, identity: Identity, wanted: Filter, ids: Collection[str]) -> int:

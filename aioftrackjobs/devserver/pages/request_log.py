@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pydantic_core import from_json
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Bytes of a body of which the operations are named.
 LARGEST_LOGGED_BODY = 1024 * 1024

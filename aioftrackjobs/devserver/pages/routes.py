@@ -30,15 +30,15 @@ class Pages:
     """
 
     def __init__(self, engine: Engine, run: Run) -> None:
-        self.streams = Streams(engine.limits.page_streams)
+        self.streams: Streams = Streams(engine.limits.page_streams)
         self._access = access = Access(engine, run)
         jobs = JobPages(engine, run, self.streams)
-        self.traffic = Traffic(self.streams)
+        self.traffic: Traffic = Traffic(self.streams)
         engine.observers.append(self.traffic.note_changes)
         traffic = TrafficPages(engine, self.streams, self.traffic)
         actions = ActionPages(engine, run, self.streams)
         self._start = access.to(jobs.start)
-        self.routes = [
+        self.routes: list[Route] = [
             Route("/", self._start_page),
             Route("/pages/static/{name}", _static),
             self._post("/pages/login", access.log_in, is_public=True),

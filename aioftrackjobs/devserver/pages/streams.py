@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from aioftrackjobs.devserver.api_errors import ApiError, BusyError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds after which a stream looks for what changes by time alone, as leases end. It also sends
 #: something, so that the end of a browser is noticed.

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.query.ast import Aggregate, Ordering, Path, Query
 from aioftrackjobs.devserver.schema.model import Attribute
-from aioftrackjobs.devserver.schema.values import encode
 
 Column = sa.ColumnElement[Any]
 
@@ -22,22 +21,7 @@ _AGGREGATES: Mapping[str, Callable[[Any], Column]] = {
     "max": sa.func.max,
 }
 _OF_NUMBERS = frozenset({"sum", "avg"})
-
-
-class AsSent(sa.types.TypeDecorator[Any]):
-    """A column whose values are read in wire form: dates as objects, flags as booleans."""
-
-    impl = sa.types.NullType
-    cache_ok = True
-
-    def __init__(self, kind: str, form: str | None) -> None:
-        super().__init__()
-        self.kind = kind
-        self.form = form
-
-    def process_result_value(self, value: Any, _: sa.Dialect) -> Any:
-        """Return the wire form of a stored *value*."""
-        return encode(Attribute("", self.kind, self.form), value)
+_NUMBER = Attribute("", "number")
 
 
 class Groups:
@@ -45,30 +29,26 @@ class Groups:
 
     Attributes:
         keys: What it groups by.
-        columns: What it selects, functions first, by the names they have in a row.
+        columns: What it selects, functions first, by the names they have in a row; each with the
+            attribute that its values are of.
     """
 
     def __init__(self, query: Query, value: Callable[[Path], tuple[Attribute, Column]]) -> None:
-        self._query = query
         self._value = value
         grouped = {path: value(path) for path in query.group_by}
-        self.keys = {path: column for path, (_, column) in grouped.items()}
-        self.columns = self._columns(grouped)
-
-    def _columns(self, grouped: Mapping[Path, tuple[Attribute, Column]]) -> dict[str, Column]:
-        columns: dict[str, Column] = {}
-        for projection in self._query.projections or ():
+        self.keys: list[Column] = [column for _, column in grouped.values()]
+        self.columns: dict[str, tuple[Attribute, Column]] = {}
+        for projection in query.projections or ():
             if isinstance(projection, Aggregate):
-                columns[_name_of(projection)] = self._aggregate(projection)
-            elif projection not in self.keys:
+                name = f"{projection.function}_{_name(projection.path, '_')}"
+                self.columns[name] = self._aggregate(projection)
+            elif projection not in grouped:
                 raise ValidationError(
                     f"'{_name(projection, '.')}' can be selected if it is grouped by."
                 )
-        for path, (attribute, column) in grouped.items():
-            columns[_name(path, ".")] = _as_sent(attribute, column)
-        return columns
+        self.columns |= {_name(path, "."): found for path, found in grouped.items()}
 
-    def _aggregate(self, aggregate: Aggregate) -> Column:
+    def _aggregate(self, aggregate: Aggregate) -> tuple[Attribute, Column]:
         function = _AGGREGATES.get(aggregate.function)
         if function is None:
             raise ValidationError(f"'{aggregate.function}' is not one of {', '.join(_AGGREGATES)}.")
@@ -77,34 +57,19 @@ class Groups:
             raise ValidationError(
                 f"'{aggregate.function}' takes numbers, which '{aggregate.path[-1].name}' is not."
             )
-        result = function(column)
-        return _as_sent(attribute, result) if aggregate.function in {"min", "max"} else result
+        return attribute if aggregate.function in {"min", "max"} else _NUMBER, function(column)
 
-    def order(self) -> list[Column]:
-        """Return the keys to sort by: those of the query, then the groups."""
-        keys = [self._order_key(each) for each in self._query.order_by]
-        return [*keys, *self.keys.values()]
-
-    def _order_key(self, ordering: Ordering) -> Column:
+    def order_key(self, ordering: Ordering) -> Column:
+        """Return the column of a key to sort by: a group or a function."""
         path = ordering.path
         if isinstance(path, Aggregate):
-            column: Column | None = self._aggregate(path)
-        else:
-            column = self.keys.get(path)
-            column = self.columns.get(_name(path, ".")) if column is None else column
-        if column is None:
+            return self._aggregate(path)[1]
+        found = self.columns.get(_name(path, "."))
+        if found is None:
             raise ValidationError(
                 "A query that groups can be sorted by its groups and its functions only."
             )
-        return column.desc() if ordering.descending else column.asc()
-
-
-def _as_sent(attribute: Attribute, column: Column) -> Column:
-    return sa.type_coerce(column, AsSent(attribute.type, attribute.format))
-
-
-def _name_of(aggregate: Aggregate) -> str:
-    return f"{aggregate.function}_{_name(aggregate.path, '_')}"
+        return found[1]
 
 
 def _name(path: Path, separator: str) -> str:

@@ -120,33 +120,27 @@ def is_deeper(query: Query, limit: int) -> bool:
     of which a database takes few. It works without recursion, so that no depth can exhaust
     the stack.
     """
-    waiting: list[tuple[Expression | Query, int]] = [(query, 0)]
+    waiting: list[tuple[Expression | Query | None, int]] = [(query, 0)]
     while waiting:
         node, depth = waiting.pop()
+        children: tuple[Expression | Query | None, ...] = ()
         match node:
+            case Query(criteria=criteria):
+                children = (criteria,)
             case Comparison(path=path):
                 depth += _WEIGHT * (len(path) - 1)
-            case Membership(path=path) | RelationTest(path=path):
+            case Membership(path=path, values=values):
                 depth += _WEIGHT * len(path)
-            case And() | Or():
+                children = (values,) if isinstance(values, Query) else ()
+            case RelationTest(path=path, criteria=criteria):
+                depth += _WEIGHT * len(path)
+                children = (criteria,)
+            case And(operands=children) | Or(operands=children):
                 depth += 2
-            case Not():
+            case Not(operand=operand):
                 depth += 1
+                children = (operand,)
         if depth > limit:
             return True
-        waiting.extend((child, depth) for child in _children(node))
+        waiting.extend((child, depth) for child in children)
     return False
-
-
-def _children(node: Expression | Query) -> tuple[Expression | Query, ...]:
-    match node:
-        case And(operands=operands) | Or(operands=operands):
-            return operands
-        case Not(operand=operand):
-            return (operand,)
-        case RelationTest(criteria=criteria) | Query(criteria=criteria):
-            return (criteria,) if criteria is not None else ()
-        case Membership(values=Query() as query):
-            return (query,)
-        case _:
-            return ()

@@ -44,90 +44,74 @@ class BoundPath:
     through: Hop | None = None
 
 
-class Binder:
-    """Resolves paths against one model."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-
-    def relations(self, entity_type: EntityType, path: Sequence[Step]) -> tuple[Hop, ...]:
-        """Return the relations that *path* follows from *entity_type*.
-
-        Raises:
-            ValidationError: If a step is no relation, or there are too many.
-        """
-        _check_length(path)
-        hops = list[Hop]()
-        for step in path:
-            hops.append(self._hop(entity_type, step))
-            entity_type = hops[-1].target
-        return tuple(hops)
-
-    def value(self, entity_type: EntityType, path: Path) -> BoundPath:
-        """Return the value that *path* leads to from *entity_type*.
-
-        Raises:
-            ValidationError: If the path leads nowhere, or to something without a single value.
-        """
-        _check_length(path)
-        *before, last = path
-        hops = self.relations(entity_type, before)
-        if hops:
-            entity_type = hops[-1].target
-        owner = self._model.type_with(entity_type, last.name)
-        attribute = owner.attributes.get(last.name)
-        if attribute is not None and not attribute.hidden:
-            if last.cast is not None:
-                raise cannot_be_cast(entity_type, last)
-            return BoundPath(hops, attribute)
-        if last.name in owner.computed and last.name not in owner.relations:
-            raise ValidationError(
-                f"'{last.name}' of {owner.name} is computed and cannot be used in criteria."
-            )
-        relation = self._relation(entity_type, last)
-        if relation.latest_by is not None:
-            hop = self._hop(entity_type, last)
-            return BoundPath(hops, hop.target.attributes[hop.target.primary_key[0]], hop)
-        if relation.key is None:
-            test = "any" if relation.many else "has"
-            raise ValidationError(
-                f"'{last.name}' has no single value to compare: test what it leads to, by "
-                f"'{last.name} {test} (...)'."
-            )
-        return BoundPath(hops, owner.attributes[relation.key])
-
-    def _hop(self, entity_type: EntityType, step: Step) -> Hop:
-        relation = self._relation(entity_type, step)
-        target = cast_target(self._model, relation, step)
-        return Hop(relation, target, step.cast is not None)
-
-    def _relation(self, entity_type: EntityType, step: Step) -> Relation:
-        owner = self._model.type_with(entity_type, step.name)
-        relation = owner.relations.get(step.name)
-        if relation is not None:
-            return relation
-        if owner.has(step.name):
-            raise no_relation(entity_type, step)
-        raise entity_type.unknown(step.name)
-
-
-def _check_length(path: Sequence[Step]) -> None:
-    if len(path) > _LONGEST_PATH:
-        raise ValidationError(f"A path has more than {_LONGEST_PATH} steps.")
-
-
-def cast_target(model: Model, relation: Relation, step: Step) -> EntityType:
-    """Return the type that *relation* leads to, narrowed by the cast of *step*.
+def bound_relations(model: Model, entity_type: EntityType, path: Sequence[Step]) -> tuple[Hop, ...]:
+    """Return the relations that *path* follows from *entity_type*.
 
     Raises:
-        ValidationError: If the relation cannot lead to the type of the cast.
+        ValidationError: If a step is no relation, or there are too many.
     """
+    _check_length(path)
+    hops = list[Hop]()
+    for step in path:
+        hops.append(bound_step(model, entity_type, step))
+        entity_type = hops[-1].target
+    return tuple(hops)
+
+
+def bound_value(model: Model, entity_type: EntityType, path: Path) -> BoundPath:
+    """Return the value that *path* leads to from *entity_type*.
+
+    Raises:
+        ValidationError: If the path leads nowhere, or to something without a single value.
+    """
+    _check_length(path)
+    *before, last = path
+    hops = bound_relations(model, entity_type, before)
+    if hops:
+        entity_type = hops[-1].target
+    owner = model.type_with(entity_type, last.name)
+    attribute = owner.attributes.get(last.name)
+    if attribute is not None and not attribute.hidden:
+        if last.cast is not None:
+            raise cannot_be_cast(entity_type, last)
+        return BoundPath(hops, attribute)
+    if last.name in owner.computed and last.name not in owner.relations:
+        raise ValidationError(
+            f"'{last.name}' of {owner.name} is computed and cannot be used in criteria."
+        )
+    hop = bound_step(model, entity_type, last)
+    if hop.relation.latest_by is not None:
+        return BoundPath(hops, hop.target.attributes[hop.target.primary_key[0]], hop)
+    if hop.relation.key is None:
+        test = "any" if hop.relation.many else "has"
+        raise ValidationError(
+            f"'{last.name}' has no single value to compare: test what it leads to, by "
+            f"'{last.name} {test} (...)'."
+        )
+    return BoundPath(hops, owner.attributes[hop.relation.key])
+
+
+def bound_step(model: Model, entity_type: EntityType, step: Step) -> Hop:
+    """Return the relation of one *step*, to its target narrowed by the cast.
+
+    Raises:
+        ValidationError: If it is no relation, or cannot lead to the type of the cast.
+    """
+    owner = model.type_with(entity_type, step.name)
+    relation = owner.relations.get(step.name)
+    if relation is None:
+        raise no_relation(entity_type, step) if owner.has(step.name) else owner.unknown(step.name)
     target = model.type(step.cast or relation.target)
     if target.root != model.types[relation.target].root:
         raise ValidationError(
             f"'{step.name}' leads to {relation.target}, which cannot be cast to {target.name}."
         )
-    return target
+    return Hop(relation, target, step.cast is not None)
+
+
+def _check_length(path: Sequence[Step]) -> None:
+    if len(path) > _LONGEST_PATH:
+        raise ValidationError(f"A path has more than {_LONGEST_PATH} steps.")
 
 
 def cannot_be_cast(entity_type: EntityType, step: Step) -> ValidationError:

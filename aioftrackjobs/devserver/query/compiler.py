@@ -6,6 +6,7 @@ false, except the null tests; ``any`` and ``has`` are always true or false.
 
 from __future__ import annotations
 
+import operator as operators
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -16,7 +17,8 @@ from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.limits import Clock, unlimited
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.aggregates import Groups
-from aioftrackjobs.devserver.query.binder import Binder, BoundPath, Hop
+from aioftrackjobs.devserver.query.binder import BoundPath, bound_relations, bound_value
+from aioftrackjobs.devserver.query.joins import Condition, Scope, Tables
 from aioftrackjobs.devserver.query.literals import (
     FIRST_DATE,
     Scalar,
@@ -24,7 +26,6 @@ from aioftrackjobs.devserver.query.literals import (
     like_pattern,
     value_of,
 )
-from aioftrackjobs.devserver.query.scope import Condition, Scope
 from aioftrackjobs.devserver.schema.model import Attribute, Model
 from aioftrackjobs.devserver.store.tables import ROW
 
@@ -38,6 +39,15 @@ _FAST = 500
 #: Comparisons with the same paths that become a list.
 _GROUPED = 10
 
+_COMPARE: Mapping[str, Callable[[Any, Any], Condition]] = {
+    "is": operators.eq,
+    "is_not": operators.ne,
+    "<": operators.lt,
+    "<=": operators.le,
+    ">": operators.gt,
+    ">=": operators.ge,
+}
+
 #: The paths of values by which entities are found.
 Key: TypeAlias = tuple[ast.Path, ...]
 
@@ -45,17 +55,11 @@ Key: TypeAlias = tuple[ast.Path, ...]
 class Compiler:
     """Compiles queries against one model and its tables."""
 
-    def __init__(
-        self,
-        model: Model,
-        tables: Mapping[str, sa.TableClause],
-        clock: Clock = unlimited,
-    ) -> None:
+    def __init__(self, model: Model, tables: Tables, clock: Clock = unlimited) -> None:
         self._clock = clock
         self._left = _MOST_CONDITIONS
         self._model = model
         self._tables = tables
-        self._binder = Binder(model)
 
     def _count(self, conditions: int) -> None:
         """Check the time, and that there are not too many conditions."""
@@ -69,34 +73,34 @@ class Compiler:
                 f"{_RELATION}, a list after 'in' as one."
             )
 
-    def _scope(self, query: ast.Query) -> Scope:
-        """Return the scope of the entities that *query* selects."""
-        return Scope.of(self._model, self._tables, self._model.type(query.entity_type))
-
     def select(self, query: ast.Query, columns: Sequence[str]) -> sa.Select[Any]:
         """Return the statement for the *columns* of what *query* finds, sorted and paged.
 
         It reads one row more than the limit, which shows whether there is a next page.
         """
         scope = self._scope(query)
-        statement = sa.select(*(scope.source.c[name] for name in columns))
-        statement = self._narrowed(statement, query, scope).order_by(
-            *self._order(query, scope), scope.source.c[ROW]
-        )
-        return self._paged(statement, query, more=1)
+        statement: sa.Select[Any] = sa.select(*(scope.source.c[name] for name in columns))
+        statement = self._narrowed(statement, query, scope)
+        return _paged(statement.order_by(*self._order(query, scope)), query, more=1)
 
-    def select_groups(self, query: ast.Query) -> tuple[sa.Select[Any], list[str]]:
-        """Return the statement of a query that groups, and the names of its columns.
+    def select_groups(self, query: ast.Query) -> tuple[sa.Select[Any], dict[str, Attribute]]:
+        """Return the statement of a query that groups, and of which attribute its columns are.
 
         Raises:
             ValidationError: If it names what it cannot.
         """
         scope = self._scope(query)
-        groups = Groups(query, lambda path: self._bind_value(path, scope))
-        columns = [column.label(name) for name, column in groups.columns.items()]
+        groups = Groups(query, lambda path: self._value(path, scope))
+        columns = [column.label(name) for name, (_, column) in groups.columns.items()]
+        order = [_sorted(groups.order_key(each), each) for each in query.order_by]
         statement = self._narrowed(sa.select(*columns), query, scope)
-        statement = statement.group_by(*groups.keys.values()).order_by(*groups.order())
-        return self._paged(statement, query, more=1), list(groups.columns)
+        statement = statement.group_by(*groups.keys).order_by(*order, *groups.keys)
+        attributes = {name: attribute for name, (attribute, _) in groups.columns.items()}
+        return _paged(statement, query, more=1), attributes
+
+    def _scope(self, query: ast.Query) -> Scope:
+        """Return the scope of the entities that *query* selects."""
+        return Scope(self._model, self._tables, self._model.type(query.entity_type))
 
     def _narrowed(
         self, statement: sa.Select[Any], query: ast.Query, scope: Scope
@@ -106,34 +110,19 @@ class Compiler:
             statement = statement.where(self._condition(query.criteria, scope))
         return statement
 
-    def _paged(
-        self, statement: sa.Select[Any], query: ast.Query, *, more: int = 0
-    ) -> sa.Select[Any]:
-        """Return *statement* with the page of *query*, and as many rows *more*."""
-        if query.limit is not None:
-            statement = statement.limit(min(query.limit, 2**62) + more)
-        return statement.offset(query.offset) if query.offset else statement
-
-    def _order(self, query: ast.Query, scope: Scope) -> list[sa.ColumnElement[Any]]:
-        keys: list[sa.ColumnElement[Any]] = []
+    def _order(self, query: ast.Query, scope: Scope) -> Iterator[sa.ColumnElement[Any]]:
         for ordering in query.order_by:
             if isinstance(ordering.path, ast.Aggregate):
                 raise ValidationError("Functions sort only what is grouped, by 'group by'.")
-            _, value = self._bind_value(ordering.path, scope)
-            keys.append(value.desc() if ordering.descending else value.asc())
-        return keys
+            yield _sorted(self._value(ordering.path, scope)[1], ordering)
+        yield scope.source.c[ROW]
 
-    def _bind_value(self, path: ast.Path, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
+    def _value(self, path: ast.Path, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
         """Return the attribute and the column of *path*, for sorting, grouping and subqueries."""
         self._count(_RELATION * len(path))
-        bound = self._binder.value(scope.entity_type, path)
-
-        def follow(hops: Sequence[Hop], at: Scope) -> sa.ColumnElement[Any]:
-            if not hops:
-                return _column(bound, at)
-            return at.value_beyond(hops[0], lambda inner: follow(hops[1:], inner))
-
-        return bound.attribute, follow(bound.hops, scope)
+        bound = bound_value(self._model, scope.entity_type, path)
+        value = scope.value_beyond(bound.hops, lambda at: _column(bound, at))
+        return bound.attribute, value
 
     def _condition(self, expression: ast.Expression, scope: Scope) -> Condition:
         self._count(1)
@@ -147,57 +136,29 @@ class Compiler:
             case ast.Not(operand=operand):
                 return sa.not_(self._condition(operand, scope).self_group())
             case ast.RelationTest(path=path, criteria=criteria):
-                hops = self._binder.relations(scope.entity_type, path)
-                return self._relation_test(hops, criteria, scope)
-            case ast.Comparison(path=path) as comparison:
-                return self._at_end(
-                    path, scope, lambda attribute, column: _compare(attribute, column, comparison)
+                self._count(_RELATION * len(path))
+                return scope.leads_to(
+                    bound_relations(self._model, scope.entity_type, path),
+                    lambda at: sa.true() if criteria is None else self._condition(criteria, at),
                 )
-            case ast.Membership() as membership:
-                return self._membership(membership, scope)
+            case ast.Comparison() | ast.Membership():
+                return self._test_of_value(expression, scope)
 
-    def _relation_test(
-        self, hops: Sequence[Hop], criteria: ast.Expression | None, scope: Scope
-    ) -> Condition:
-        self._count(_RELATION)
-        hop, *rest = hops
-        if rest:
-            return scope.leads_to(hop, lambda inner: self._relation_test(rest, criteria, inner))
-        if criteria is None:
-            return scope.leads_to(hop, None)
-        return scope.leads_to(hop, lambda inner: self._condition(criteria, inner))
+    def _test_of_value(self, test: ast.Comparison | ast.Membership, scope: Scope) -> Condition:
+        """Return the condition that the value at the end of the path of *test* passes it."""
+        self._count(_RELATION * (len(test.path) - 1))
+        bound = bound_value(self._model, scope.entity_type, test.path)
 
-    def _at_end(
-        self,
-        path: ast.Path,
-        scope: Scope,
-        build: Callable[[Attribute, sa.ColumnElement[Any]], Condition],
-    ) -> Condition:
-        """Return the condition that *build* returns for the value at the end of *path*."""
-        self._count(_RELATION * (len(path) - 1))
-        bound = self._binder.value(scope.entity_type, path)
+        def at_end(at: Scope) -> Condition:
+            column = _column(bound, at)
+            if isinstance(test, ast.Comparison):
+                return _compare(bound.attribute, column, test)
+            if not isinstance(test.values, ast.Query):
+                return _in_list(bound.attribute, column, test.values, negated=test.negated)
+            keys = self._subquery(test.values)
+            return column.not_in(keys) if test.negated else column.in_(keys)
 
-        def follow(hops: Sequence[Hop], at: Scope) -> Condition:
-            if not hops:
-                return build(bound.attribute, _column(bound, at))
-            return at.leads_to(hops[0], lambda inner: follow(hops[1:], inner))
-
-        return follow(bound.hops, scope)
-
-    def _membership(self, membership: ast.Membership, scope: Scope) -> Condition:
-        values, negated = membership.values, membership.negated
-        if isinstance(values, ast.Query):
-            keys = self._subquery(values)
-            return self._at_end(
-                membership.path,
-                scope,
-                lambda _, column: column.not_in(keys) if negated else column.in_(keys),
-            )
-        return self._at_end(
-            membership.path,
-            scope,
-            lambda attribute, column: _in_list(attribute, column, values, negated=negated),
-        )
+        return scope.leads_to(bound.hops, at_end)
 
     def _in_groups(
         self, groups: Mapping[Key, list[ast.Expression]], scope: Scope
@@ -205,43 +166,41 @@ class Compiler:
         """Yield the conditions of *groups*: that values are those of one of its members."""
         for paths, members in groups.items():
             rows = [_key_in(member) or {} for member in members]
-            bound = [self._binder.value(scope.entity_type, path) for path in paths]
+            bound = [bound_value(self._model, scope.entity_type, path) for path in paths]
             if len(paths) == 1:
                 values = tuple(row[paths[0]] for row in rows)
-                yield self._membership(ast.Membership(paths[0], values, negated=False), scope)
+                yield self._test_of_value(ast.Membership(paths[0], values, negated=False), scope)
             elif any(each.attribute.type == "variable" for each in bound):
                 yield from (self._condition(member, scope) for member in members)
             else:
-                yield self._in_rows(paths, bound, rows, scope)
-
-    def _in_rows(
-        self,
-        paths: Key,
-        bound: Sequence[BoundPath],
-        rows: Sequence[Mapping[ast.Path, ast.Literal]],
-        scope: Scope,
-    ) -> Condition:
-        """Return the condition that the values at *paths* are those of one of *rows*."""
-        listed = [
-            [value_of(each.attribute, row[path]) for path, each in zip(paths, bound, strict=True)]
-            for row in rows
-        ]
-        row = sa.func.json_each(sa.literal(to_json(listed).decode())).table_valued("value")
-        parts = [sa.func.json_extract(row.c.value, f"$[{n}]") for n in range(len(bound))]
-        columns = [_column(each, scope) for each in bound]
-        return sa.tuple_(*columns).in_(sa.select(*parts))
+                keyed = list(zip(paths, bound, strict=True))
+                listed = [[value_of(of.attribute, row[at]) for at, of in keyed] for row in rows]
+                row = _listed(listed)
+                parts = [sa.func.json_extract(row.c.value, f"$[{n}]") for n in range(len(bound))]
+                columns = [_column(each, scope) for each in bound]
+                yield sa.tuple_(*columns).in_(sa.select(*parts))
 
     def _subquery(self, query: ast.Query) -> sa.Select[Any]:
         projections = query.projections or ()
         if len(projections) != 1 or isinstance(projections[0], ast.Aggregate):
             raise ValidationError("A query inside 'in' selects exactly one attribute.")
         scope = self._scope(query)
-        _, value = self._bind_value(projections[0], scope)
+        _, value = self._value(projections[0], scope)
         statement = self._narrowed(sa.select(value), query, scope).where(value.is_not(None))
         if query.limit is None and query.offset is None:
             return statement
-        statement = statement.order_by(*self._order(query, scope), scope.source.c[ROW])
-        return self._paged(statement, query)
+        return _paged(statement.order_by(*self._order(query, scope)), query)
+
+
+def _paged(statement: sa.Select[Any], query: ast.Query, *, more: int = 0) -> sa.Select[Any]:
+    """Return *statement* with the page of *query*, and as many rows *more*."""
+    if query.limit is not None:
+        statement = statement.limit(min(query.limit, 2**62) + more)
+    return statement.offset(query.offset) if query.offset else statement
+
+
+def _sorted(column: sa.ColumnElement[Any], ordering: ast.Ordering) -> sa.ColumnElement[Any]:
+    return column.desc() if ordering.descending else column.asc()
 
 
 def _column(path: BoundPath, scope: Scope) -> sa.ColumnElement[Any]:
@@ -249,7 +208,7 @@ def _column(path: BoundPath, scope: Scope) -> sa.ColumnElement[Any]:
     name = path.attribute.name
     if path.through is None:
         return scope.source.c[name]
-    return scope.value_beyond(path.through, lambda inner: inner.source.c[name])
+    return scope.value_beyond([path.through], lambda inner: inner.source.c[name])
 
 
 def _grouped(
@@ -304,7 +263,9 @@ def _compare(
 ) -> Condition:
     literal, operator = comparison.value, comparison.operator
     if literal.is_null:
-        return _compare_with_null(column, operator)
+        if operator not in {"is", "is_not"}:
+            raise ValidationError(f"Nothing can be compared with 'none' by '{operator}'.")
+        return column.is_(None) if operator == "is" else column.is_not(None)
     if operator in {"like", "not_like"}:
         # Lists are kept as bytes, which are like no text.
         text = sa.cast(column, sa.Text) if attribute.type == "variable" else column
@@ -312,14 +273,7 @@ def _compare(
         return found if operator == "like" else sa.not_(found)
     if attribute.type == "variable":
         return _compare_untyped(column, operator, value_of(attribute, literal), date_of(literal))
-    value = sa.literal(value_of(attribute, literal))
-    match operator:
-        case "is":
-            return column == value
-        case "is_not":
-            return column != value
-        case _:
-            return _ordered(column, operator, value)
+    return _COMPARE[operator](column, sa.literal(value_of(attribute, literal)))
 
 
 def _compare_untyped(
@@ -333,35 +287,12 @@ def _compare_untyped(
         return sa.and_(*(column != sa.literal(each) for each in values))
     # To SQLite any text is greater than any number, and any bytes than any text.
     kinds = ("text",) if isinstance(wanted, str) else ("integer", "real")
-    ordered = sa.and_(
-        sa.func.typeof(column).in_(kinds), _ordered(column, operator, sa.literal(wanted))
-    )
+    compare = _COMPARE[operator]
+    ordered = sa.and_(sa.func.typeof(column).in_(kinds), compare(column, sa.literal(wanted)))
     if date is None:
         return ordered
     is_date = column >= sa.literal(FIRST_DATE)
-    return sa.or_(ordered, sa.and_(is_date, _ordered(column, operator, sa.literal(date))))
-
-
-def _ordered(
-    column: sa.ColumnElement[Any], operator: str, value: sa.ColumnElement[Any]
-) -> Condition:
-    match operator:
-        case "<":
-            return column < value
-        case "<=":
-            return column <= value
-        case ">":
-            return column > value
-        case _:
-            return column >= value
-
-
-def _compare_with_null(column: sa.ColumnElement[Any], operator: str) -> Condition:
-    if operator == "is":
-        return column.is_(None)
-    if operator == "is_not":
-        return column.is_not(None)
-    raise ValidationError(f"Nothing can be compared with 'none' by '{operator}'.")
+    return sa.or_(ordered, sa.and_(is_date, compare(column, sa.literal(date))))
 
 
 def _in_list(
@@ -380,11 +311,15 @@ def _in_list(
     if not any(
         isinstance(each, bytes) or (isinstance(each, str) and "\0" in each) for each in listed
     ):
-        members = sa.func.json_each(sa.literal(to_json(listed).decode())).table_valued("value")
-        keys = sa.select(members.c.value)
+        keys = sa.select(_listed(listed).c.value)
     with_null = any(each.is_null for each in literals)
     if negated:
         missing = column.not_in(keys)
         return sa.and_(column.is_not(None), missing) if with_null else missing
     found = column.in_(keys)
     return sa.or_(column.is_(None), found) if with_null else found
+
+
+def _listed(values: Sequence[Any]) -> sa.TableValuedAlias:
+    """Return a table with one row for each of *values*, which are one parameter."""
+    return sa.func.json_each(sa.literal(to_json(values).decode())).table_valued("value")

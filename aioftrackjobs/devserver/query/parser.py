@@ -76,10 +76,6 @@ class _BadClauseError(ValueError):
         self.wanted = wanted
 
 
-def _literal(token: Token, *, quoted: bool) -> ast.Literal:
-    return ast.Literal(str(token[1:-1]) if quoted else str(token), quoted)
-
-
 @v_args(inline=True)
 class _Builder(Transformer[Token, Any]):
     """Makes nodes of what the grammar's rules matched; each method is one rule."""
@@ -91,10 +87,11 @@ class _Builder(Transformer[Token, Any]):
         criteria: ast.Expression | None,
         group_by: tuple[ast.Path, ...] | None,
         order_by: tuple[ast.Ordering, ...] | None,
-        *pages: tuple[str, Token],
+        *pages: tuple[Token, Token],
     ) -> ast.Query:
         page: dict[str, int] = {}
-        for name, number in pages:
+        for word, number in pages:
+            name = word.lower()
             if name in page:
                 raise _BadClauseError(f"A second '{name}'", number, "one only.")
             page[name] = _whole(number)
@@ -102,26 +99,16 @@ class _Builder(Transformer[Token, Any]):
             str(entity_type), projections, criteria, group_by or (), order_by or (), **page
         )
 
-    def projections(self, *each: ast.Path | ast.Aggregate) -> tuple[ast.Path | ast.Aggregate, ...]:
+    def path(self, *each: Any) -> tuple[Any, ...]:
         return each
+
+    projections = group_by = order_by = page = path
 
     def aggregate(self, function: Token, path: ast.Path) -> ast.Aggregate:
         return ast.Aggregate(str(function).lower(), path)
 
-    def group_by(self, *paths: ast.Path) -> tuple[ast.Path, ...]:
-        return paths
-
-    def order_by(self, *keys: ast.Ordering) -> tuple[ast.Ordering, ...]:
-        return keys
-
     def ordering(self, path: ast.Path | ast.Aggregate, direction: Token | None) -> ast.Ordering:
         return ast.Ordering(path, direction is not None and direction.type == "DESCENDING")
-
-    def offset(self, number: Token) -> tuple[str, Token]:
-        return "offset", number
-
-    def limit(self, number: Token) -> tuple[str, Token]:
-        return "limit", number
 
     def expression(self, *operands: ast.Expression) -> ast.Or:
         return ast.Or(_flat(ast.Or, operands))
@@ -150,13 +137,10 @@ class _Builder(Transformer[Token, Any]):
         return tuple(value for value in values if value is not None)
 
     def quoted(self, token: Token) -> ast.Literal:
-        return _literal(token, quoted=True)
+        return ast.Literal(str(token[1:-1]), quoted=True)
 
     def bare(self, token: Token) -> ast.Literal:
-        return _literal(token, quoted=False)
-
-    def path(self, *steps: ast.Step) -> ast.Path:
-        return steps
+        return ast.Literal(str(token), quoted=False)
 
     def step(self, name: Token, cast: Token | None) -> ast.Step:
         return ast.Step(str(name), str(cast) if cast is not None else None)

@@ -8,7 +8,7 @@ an alias with classifiers, a primary key that is also a foreign key, a discrimin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 Document = Mapping[str, Any]
@@ -41,21 +41,29 @@ def aliases_of(document: Document, name: str) -> list[str]:
 
 def base_of(document: Document, documents: Mapping[str, Document]) -> str | None:
     """Return the name of the type that *document* extends, None for the root of a family."""
-    for rule in (
-        _declared_base,
-        _classified_base,
-        _base_by_key,
-        _base_by_discriminator,
-        _base_by_name,
-        _base_by_table,
-    ):
-        base = rule(document, documents)
+    for base in _candidates(document, documents):
         known = None if base is None else documents.get(base)
         if known is None or known is document:
             continue
         if known["primary_key"] == document["primary_key"]:  # their entities are in one table
             return base
     return None
+
+
+def _candidates(document: Document, documents: Mapping[str, Document]) -> Iterator[str | None]:
+    """Yield the types that *document* may extend, by one sign after the other."""
+    yield document.get("$mixin", {}).get("$ref")
+    alias = document.get("alias_for")
+    if isinstance(alias, Mapping):
+        table = alias["id"]
+        named = (name for name, other in documents.items() if other.get("alias_for") == table)
+        yield next(named, table)
+    if len(document["primary_key"]) == 1:
+        fragment = document["properties"].get(document["primary_key"][0], {})
+        yield (foreign_key_target(fragment) or (None,))[0]
+    yield _base_by_discriminator(document, documents)
+    yield _base_by_name(document, documents)
+    yield _base_by_table(document, documents)
 
 
 def lineage_of(name: str, documents: Mapping[str, Document]) -> tuple[str, ...]:
@@ -95,32 +103,8 @@ def _discriminators(document: Document) -> set[str]:
     }
 
 
-def _declared_base(document: Document, _: Mapping[str, Document]) -> str | None:
-    base: str | None = document.get("$mixin", {}).get("$ref")
-    return base
-
-
-def _classified_base(document: Document, documents: Mapping[str, Document]) -> str | None:
-    alias = document.get("alias_for")
-    if not isinstance(alias, Mapping):
-        return None
-    by_table = (name for name, other in documents.items() if other.get("alias_for") == alias["id"])
-    return next(by_table, alias["id"])
-
-
-def _base_by_key(document: Document, _: Mapping[str, Document]) -> str | None:
-    for name in document["primary_key"]:
-        fragment = document["properties"].get(name, {})
-        target = foreign_key_target(fragment)
-        if target and len(document["primary_key"]) == 1:
-            return target[0]
-    return None
-
-
 def _base_by_discriminator(document: Document, documents: Mapping[str, Document]) -> str | None:
     own, names = _discriminators(document), set(document["properties"])
-    if not own:
-        return None
     bases = [
         other
         for other in documents.values()

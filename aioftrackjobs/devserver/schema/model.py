@@ -7,6 +7,7 @@ entity type specially where a document has the information.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,6 +128,8 @@ class EntityType:
         concrete: Names of this type and of all that extend it.
         discriminators: Values of attributes that distinguish it from others of its family.
         shared: The types of the family share their rows; each type shows its members.
+        sums: Attributes that sum an attribute of other entities: their table, their key of the
+            owner, and the attribute.
         series: How its entities are numbered, if they are.
         member_key: For a type that shares rows: the attribute, and the type of the entity that it
             names in all members.
@@ -149,6 +152,7 @@ class EntityType:
     system_projections: tuple[str, ...] = ()
     shared: bool = False
     member_key: tuple[str, str] | None = None
+    sums: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     series: Series | None = None
     copied: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -161,10 +165,8 @@ class EntityType:
 
     def has(self, name: str) -> bool:
         """Return whether clients may use *name* on this type."""
-        if name in self.document["properties"]:
-            return True
         attribute = self.attributes.get(name)
-        return attribute is not None and attribute.derived
+        return name in self.document["properties"] or (attribute is not None and attribute.derived)
 
     def unknown(self, name: str) -> Exception:
         """Return the error for an attribute that this type does not have."""
@@ -202,9 +204,15 @@ class Model:
         """Return the type whose table holds the entities of the type called *name*."""
         return self.types[self.types[name].root]
 
+    def relations(self) -> Iterator[tuple[EntityType, Relation]]:
+        """Yield the relations of all types, each with its type."""
+        for entity_type in self.types.values():
+            for relation in entity_type.relations.values():
+                yield entity_type, relation
+
     def link_table(self, link: Link) -> str:
         """Return the name of the table that holds the joining entities of *link*."""
-        return link.entity_type if link.hidden else self.root(link.entity_type).name
+        return link.entity_type if link.hidden else self.types[link.entity_type].root
 
     def family(self, root: str) -> list[EntityType]:
         """Return all types that share the table of *root*, in document order."""

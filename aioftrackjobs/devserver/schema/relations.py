@@ -211,7 +211,7 @@ def _family_reference(model: Model, owner: EntityType, target: EntityType) -> st
     The members of a SequenceComponent name a ContainerComponent.
     """
     keys = (
-        key.name for key in _keys(target) if model.root(key.references or "").name == owner.root
+        key.name for key in _keys(target) if model.types[key.references or ""].root == owner.root
     )
     return next(keys, None)
 
@@ -265,8 +265,13 @@ def add_derived_attributes(model: Model) -> None:
     for entity_type in model.types.values():
         attributes = entity_type.attributes
         for name in SUMS.keys() & entity_type.computed:
-            if summed_by(model, entity_type, name) is not None:
-                attributes[name] = Attribute(name, "number", derived=True)
+            members, summed = SUMS[name]
+            relation = entity_type.relations.get(members)
+            target = model.types.get(relation.target if relation is not None else "")
+            if relation is None or target is None or not relation.pairs or not target.has(summed):
+                continue
+            entity_type.sums[name] = (target.root, relation.pairs[0][1], summed)
+            attributes[name] = Attribute(name, "number", derived=True)
         for name in DIFFERENCES.keys() & entity_type.computed:
             one, other = DIFFERENCES[name]
             if {one, other} <= attributes.keys():
@@ -280,11 +285,7 @@ def add_derived_attributes(model: Model) -> None:
         flag = entity_type.series.flag if entity_type.series is not None else ""
         if flag in attributes:
             attributes[flag] = replace(attributes[flag], derived=True)
-    _share_derived_attributes(model)
-
-
-def _share_derived_attributes(model: Model) -> None:
-    """Derive for all types of a family, whose columns are the same, what is derived for one."""
+    # The columns of a family are the same: what is derived for one of its types is so for all.
     derived = {
         (entity_type.root, name): attribute
         for entity_type in model.types.values()
@@ -296,13 +297,3 @@ def _share_derived_attributes(model: Model) -> None:
             attribute = derived.get((entity_type.root, name))
             if attribute is not None:
                 entity_type.attributes[name] = attribute
-
-
-def summed_by(model: Model, entity_type: EntityType, name: str) -> tuple[str, str, str] | None:
-    """Return the source of the sum *name*: a table, its key of the owner, and the attribute."""
-    members, attribute = SUMS[name]
-    relation = entity_type.relations.get(members)
-    if relation is None or not relation.pairs:
-        return None
-    target = model.types[relation.target]
-    return (target.root, relation.pairs[0][1], attribute) if target.has(attribute) else None

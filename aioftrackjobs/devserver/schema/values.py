@@ -130,35 +130,22 @@ def _fits(kind: str, value: Any) -> bool:
         case "integer":
             return isinstance(value, int) and _storable(value)
         case "number":
-            return isinstance(value, int | float) and _storable(value)
+            return _storable(value)
         case _:
-            return all(map(_fits_untyped, value if isinstance(value, list) else [value]))
-
-
-def _fits_untyped(value: Any) -> bool:
-    if isinstance(value, bool | str) or _is_date(value):
-        return True
-    return isinstance(value, int | float) and _storable(value)
+            values = value if isinstance(value, list) else [value]
+            return all(
+                isinstance(each, bool | str) or _is_date(each) or _storable(each) for each in values
+            )
 
 
 def _storable(value: Any) -> bool:
-    """Return whether SQLite can store a number; it can store any text."""
-    if isinstance(value, bool):
-        return False
+    """Return whether it is a number that SQLite can store; it can store any text."""
     if isinstance(value, float):
         return math.isfinite(value)
-    return not isinstance(value, int) or -LARGEST_INTEGER <= value <= LARGEST_INTEGER
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return is_whole and -LARGEST_INTEGER <= value <= LARGEST_INTEGER
 
 
 def _kind_of(value: Any) -> str:
-    match value:
-        case bool():
-            return "true or false"
-        case str():
-            return "text"
-        case dict():
-            return "an object"
-        case list():
-            return "a list"
-        case _:
-            return "such a number"
+    kinds = {bool: "true or false", str: "text", dict: "an object", list: "a list"}
+    return kinds.get(type(value), "such a number")

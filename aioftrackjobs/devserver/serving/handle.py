@@ -18,6 +18,7 @@ from aioftrackjobs.devserver.events.actions import Actions
 from aioftrackjobs.devserver.faults.connections import Connections
 from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
 from aioftrackjobs.devserver.faults.plan import Faults
+from aioftrackjobs.protocol.query import quote
 from aioftrackjobs.protocol.values import VALUE_TYPE, decode_tagged
 
 _JOBS = (
@@ -67,11 +68,10 @@ class EntityInspector:
             LookupError: If there is none.
         """
         job_id = str(getattr(job, "id", job))
-        jobs = self.jobs()
-        for each in jobs:
-            if each["id"] == job_id:
-                return each
-        known = ", ".join(f"{each['id']} ({each['description']})" for each in jobs)
+        found = self.find(f"{_JOBS} where id is {quote(job_id)}")
+        if found:
+            return _job(found[0])
+        known = ", ".join(f"{each['id']} ({each['description']})" for each in self.jobs())
         raise LookupError(f"the server holds no Job {job_id}; it holds: {known or 'none'}")
 
 

@@ -27,7 +27,7 @@ from aioftrackjobs.devserver.serving.address import bind, check_address, url_of
 from aioftrackjobs.devserver.serving.handle import ServerHandle, handle_of
 from aioftrackjobs.devserver.serving.uvicorn_server import UvicornServer, uvicorn_server
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8090
 #: Bytes of a WebSocket's frame that are read for each character of the largest event, so that

@@ -10,8 +10,9 @@ to entities that are created afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.triggers import Columns, trigger
@@ -26,8 +27,7 @@ _PROJECT_OF_ASSET = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(NamedTuple):
     """Entities that have custom attributes.
 
     Attributes:
@@ -35,20 +35,29 @@ class _Kind:
         entity_type: Their entity type.
         project: SQL for the project of the entity in ``o``.
         criteria: Attributes that decide which configurations apply to one of them.
+        needs: Columns of other tables in *project*.
     """
 
     name: str
     entity_type: str
-    project: str
+    project: str = ""
     criteria: tuple[str, ...] = ()
+    needs: Mapping[str, set[str]] = MappingProxyType({})
 
 
+_CONTEXT = {"Context": {"id", "project_id"}}
 _KINDS = (
     _Kind("task", "TypedContext", 'o."project_id"', ("project_id", "object_type_id")),
     _Kind("show", "Project", 'o."id"'),
-    _Kind("user", "User", "NULL"),
+    _Kind("user", "User"),
     _Kind("list", "List", 'o."project_id"', ("project_id",)),
-    _Kind("asset", "Asset", _PROJECT_OF_ASSET.format(context='o."context_id"'), ("context_id",)),
+    _Kind(
+        "asset",
+        "Asset",
+        _PROJECT_OF_ASSET.format(context='o."context_id"'),
+        ("context_id",),
+        _CONTEXT,
+    ),
     _Kind(
         "assetversion",
         "AssetVersion",
@@ -56,6 +65,7 @@ _KINDS = (
             context='(SELECT "context_id" FROM "Asset" WHERE "Asset"."id" = o."asset_id")'
         ),
         ("asset_id",),
+        _CONTEXT | {"Asset": {"id", "context_id"}},
     ),
 )
 
@@ -74,31 +84,24 @@ def custom_attribute_triggers(model: Model, columns: Columns) -> Iterator[str]:
     known, value = columns.get(_CONFIGURATION, frozenset()), columns.get(_VALUE, frozenset())
     if {"id", "default", *_CRITERIA} <= known and {*_KEY, "value"} <= value:
         for kind in _KINDS:
-            if _is_known(model, columns, kind):
-                yield from _triggers(model, kind)
+            owner = model.types.get(kind.entity_type)
+            if owner is None:
+                continue
+            needs = {**kind.needs, owner.root: {"id", *kind.criteria}}
+            if all(names <= columns.get(table, set()) for table, names in needs.items()):
+                yield from _triggers(owner, kind)
 
 
-def _is_known(model: Model, columns: Columns, kind: _Kind) -> bool:
-    known = model.types.get(kind.entity_type)
-    if known is None or not {"id", *kind.criteria} <= columns[known.root]:
-        return False
-    needs = {"asset": {"Context"}, "assetversion": {"Asset", "Context"}}.get(kind.name, set())
-    return needs <= columns.keys() and (
-        "Context" not in needs or "project_id" in columns["Context"]
-    )
-
-
-def _triggers(model: Model, kind: _Kind) -> Iterator[str]:
-    owner = model.types[kind.entity_type].root
-    statement = _statement(model, owner, kind)
+def _triggers(owner: EntityType, kind: _Kind) -> Iterator[str]:
+    statement = _statement(owner, kind)
     of_owner = f'{statement} AND o."_row" = NEW."_row"'
     of_configuration = f'{statement} AND c."_row" = NEW."_row"'
     criteria = ", ".join(f'"{name}"' for name in _CRITERIA)
     changed = ", ".join(f'"{name}"' for name in kind.criteria)
     deleted = f'{statement} AND c."id" = OLD."configuration_id" AND o."id" = OLD."entity_id"'
     for table, event, each in (
-        (owner, "INSERT", of_owner),
-        *([(owner, f"UPDATE OF {changed}", of_owner)] if changed else ()),
+        (owner.root, "INSERT", of_owner),
+        *([(owner.root, f"UPDATE OF {changed}", of_owner)] if changed else ()),
         (_CONFIGURATION, "INSERT", of_configuration),
         (_CONFIGURATION, f"UPDATE OF {criteria}", of_configuration),
         (_VALUE, "DELETE", deleted),  # clients expect that it still exists
@@ -106,22 +109,19 @@ def _triggers(model: Model, kind: _Kind) -> Iterator[str]:
         yield trigger(table, f"adds_values_of_{kind.name}", event, each)
 
 
-def _statement(model: Model, owner: str, kind: _Kind) -> str:
+def _statement(owner: EntityType, kind: _Kind) -> str:
     """Return SQL that adds missing values; conditions can be appended to it."""
-    names = sorted(model.types[kind.entity_type].concrete)
-    types = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    types = ", ".join(f"'{name}'" for name in sorted(owner.concrete))
     matches = f"c.\"entity_type\" = '{kind.name}'"
     if kind.name == "task":
         matches += ' AND (c."object_type_id" IS NULL OR c."object_type_id" = o."object_type_id")'
     if kind.name != "user":
         matches += ' OR c."is_hierarchical"'
-    project = 'c."project_id" IS NULL'
-    if kind.project != "NULL":
-        project = f'({project} OR c."project_id" = {kind.project})'
+    of_project = f' OR c."project_id" = {kind.project}' if kind.project else ""
     return (
         f'INSERT OR IGNORE INTO "{_VALUE}" ("_type", "configuration_id", "entity_id", "value") '
         f'SELECT \'{_VALUE}\', c."id", o."id", '
         'CASE WHEN c."is_hierarchical" THEN NULL ELSE c."default" END '
-        f'FROM "{_CONFIGURATION}" AS c, "{owner}" AS o '
-        f'WHERE o."_type" IN ({types}) AND ({matches}) AND {project}'
+        f'FROM "{_CONFIGURATION}" AS c, "{owner.root}" AS o '
+        f'WHERE o."_type" IN ({types}) AND ({matches}) AND (c."project_id" IS NULL{of_project})'
     )

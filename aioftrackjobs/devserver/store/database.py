@@ -96,16 +96,14 @@ class Transaction:
 
     def __init__(self, store: Connection, read: Meter, clock: Clock) -> None:
         #: The tables in queries, and the columns with a foreign key, see :class:`Tables`.
-        self.tables = store.tables.clauses
-        self.references = store.tables.references
+        self.tables: Mapping[str, sa.TableClause] = store.tables.clauses
+        self.references: Mapping[str, Mapping[str, tuple[str, str]]] = store.tables.references
         #: The user who makes the changes.
         self.username = ""
-        self._log = store.log
-        self._connection = store.connection
-        self._driver = store.driver
-        self._read = read
-        self._secret = store.secret
         self.clock = clock
+        self._read = read
+        self._store = store
+        self._driver = store.driver
 
     def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
         """Return all rows of *statement*.
@@ -115,7 +113,7 @@ class Transaction:
         """
         found: list[sa.Row[Any]] = []
         try:
-            with closing(self._connection.execute(statement, parameters)) as result:
+            with closing(self._store.connection.execute(statement, parameters)) as result:
                 for rows in result.partitions(_AT_ONCE):
                     self._read(_size_of(rows))
                     found.extend(rows)
@@ -174,24 +172,16 @@ class Transaction:
 
     def changes(self) -> Iterator[Change]:
         """Yield what was changed since the last call."""
-        return iter(()) if self._log is None else self._log.take()
+        return iter(()) if self._store.log is None else self._store.log.take()
 
     def forget(self, table: str, column: str, highest: int) -> None:
         """Remove the rows whose *column* is *highest* at most."""
         self._driver.execute(f'DELETE FROM "{table}" WHERE "{column}" <= ?', (highest,))
 
-    def set_api_key(self, owner: str, api_key: str) -> None:
-        """Accept a chosen API key for *owner*, and no earlier one; only its digest is stored."""
-        self._remove_api_keys(owner)
-        self._add_api_key(owner, api_key, None)
-
-    def reset_api_key(self, owner: str) -> str:
-        """Return a new API key for *owner*, and accept no earlier one."""
-        self._remove_api_keys(owner)
-        return self.make_api_key(owner)
-
-    def _remove_api_keys(self, owner: str) -> None:
+    def set_api_key(self, owner: str, api_key: str | None = None) -> str:
+        """Accept a chosen API key for *owner*, or a new one, and no earlier one; return it."""
         self._driver.execute("DELETE FROM _api_key WHERE owner = ?", (owner,))
+        return self.make_api_key(owner) if api_key is None else self._add(owner, api_key, None)
 
     def make_api_key(self, owner: str) -> str:
         """Return a new API key for *owner*, which is accepted beside a chosen one.
@@ -199,16 +189,15 @@ class Transaction:
         It can be made again from what is stored, so that the next server knows it, too.
         """
         salt = secrets.token_hex(_SALT_BYTES)
-        api_key = self._made_key(owner, salt)
-        self._add_api_key(owner, api_key, salt)
-        return api_key
+        return self._add(owner, self._made_key(owner, salt), salt)
 
-    def _add_api_key(self, owner: str, api_key: str, salt: str | None) -> None:
+    def _add(self, owner: str, api_key: str, salt: str | None) -> str:
         sql = "INSERT OR REPLACE INTO _api_key VALUES (?, ?, ?)"
         self._driver.execute(sql, (key_digest(api_key), owner, salt))
+        return api_key
 
     def _made_key(self, owner: str, salt: str) -> str:
-        made = hmac.digest(self._secret, f"api-key\0{owner}\0{salt}".encode(), "sha256")
+        made = hmac.digest(self._store.secret, f"api-key\0{owner}\0{salt}".encode(), "sha256")
         return urlsafe_b64encode(made[:_KEY_BYTES]).decode()
 
     def key_digests(self) -> list[tuple[str, bytes]]:
@@ -275,7 +264,9 @@ class Connection:
             connect_args={"check_same_thread": False, "isolation_level": None},
         )
         compiled = BoundedCache(_COMPILED, lambda statement: len(statement.string))
-        self.connection = self._engine.connect().execution_options(compiled_cache=compiled)
+        self.connection: sa.Connection = self._engine.connect().execution_options(
+            compiled_cache=compiled
+        )
         sa.event.listen(self._engine, "before_cursor_execute", self._check_length)
         self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
         self._running: Transaction | None = None
@@ -376,6 +367,7 @@ class Database(Connection):
 
     Attributes:
         secret: The secret that signs addresses; stored with the entities.
+        schema_hash: The hash of the model's documents.
         log: What the running transaction has changed; None until :meth:`watch` is called.
 
     Raises:
@@ -388,16 +380,13 @@ class Database(Connection):
             if name != _IN_MEMORY:
                 _make_private(Path(name))
             super().__init__(tables, name, b"", threading.Event())
-        except (sa.exc.DatabaseError, OSError, ValueError) as error:
+            try:
+                self._prepare(model)
+            except BaseException:
+                self.close()
+                raise
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError, OSError, ValueError) as error:
             raise _start_error(name, error) from error
-        try:
-            self._prepare(model)
-        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
-            self.close()
-            raise _start_error(name, error) from error
-        except ServerStartError:
-            self.close()
-            raise
 
     def _prepare(self, model: Model) -> None:
         """Create the tables of a new database; refuse one that was made for other schemas."""
@@ -408,23 +397,21 @@ class Database(Connection):
         self.driver.execute("BEGIN IMMEDIATE")
         for sql in _CREATE_INTERNALS:
             self.driver.execute(sql)
-        known = self.driver.execute("SELECT value FROM _fact WHERE name = 'schemas'").fetchone()
-        wanted = schema_hash(list(model.documents))
-        if known is None:
+        self.schema_hash: str = schema_hash(list(model.documents))
+        if self.driver.execute("SELECT 1 FROM _fact").fetchone() is None:
             for sql in self.tables.creating:
                 self.driver.execute(sql)
-            self.driver.execute("INSERT INTO _fact VALUES ('schemas', ?)", (wanted,))
-        elif known[0] != wanted:
+        if self._fact("schemas", self.schema_hash) != self.schema_hash:
             raise ServerStartError("database", self.database, "it was made for other schemas")
-        self.secret = self._make_secret()
+        self.secret: bytes = bytes.fromhex(self._fact("secret", secrets.token_hex(_SECRET_BYTES)))
         self.driver.execute("COMMIT")
 
-    def _make_secret(self) -> bytes:
-        """Return the secret of this database, created at its first use."""
-        new = secrets.token_hex(_SECRET_BYTES)
-        self.driver.execute("INSERT OR IGNORE INTO _fact VALUES ('secret', ?)", (new,))
-        (known,) = self.driver.execute("SELECT value FROM _fact WHERE name = 'secret'").fetchone()
-        return bytes.fromhex(known)
+    def _fact(self, name: str, value: str) -> str:
+        """Return the fact called *name*, which is *value* unless it was stored before."""
+        self.driver.execute("INSERT OR IGNORE INTO _fact VALUES (?, ?)", (name, value))
+        sql = "SELECT value FROM _fact WHERE name = ?"
+        (known,) = self.driver.execute(sql, (name,)).fetchone()
+        return str(known)
 
     @property
     def is_lasting(self) -> bool:
@@ -438,7 +425,7 @@ class Database(Connection):
         do not count as changes.
         """
         with self._lock:
-            self.log = ChangeLog(self.driver, self.tables.clauses, ignored)
+            self.log: ChangeLog = ChangeLog(self.driver, self.tables.clauses, ignored)
             self._watcher = watcher
 
     def save(self) -> sqlite3.Connection:

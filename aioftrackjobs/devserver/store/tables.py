@@ -8,12 +8,12 @@ types and attributes are words, so that quotes are all that SQL needs around the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Link, Model
+from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.schema.quirks import CASCADING_KEYS
 from aioftrackjobs.devserver.store.custom_attributes import custom_attribute_triggers
 from aioftrackjobs.devserver.store.triggers import index, targets_of, triggers_of
@@ -44,13 +44,17 @@ class Tables:
     def __init__(self, model: Model) -> None:
         self._model = model
         self.clauses: dict[str, sa.TableClause] = {}
-        self.references = defaultdict[str, dict[str, tuple[str, str]]](dict)
+        self.references: defaultdict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
         self.creating: list[str] = []
         followed = _join_columns(model)
         for entity_type in model.types.values():
             if entity_type.root == entity_type.name:
                 self._add_family(entity_type, followed[entity_type.name])
-        self._add_hidden_tables()
+        for entity_type, relation in model.relations():
+            link = relation.link
+            if link is not None and link.hidden and link.entity_type not in self.clauses:
+                ends = {link.here: entity_type.root, link.there: model.types[relation.target].root}
+                self._add_hidden(link.entity_type, ends)
         columns = {name: frozenset(table.c.keys()) for name, table in self.clauses.items()}
         self.creating += triggers_of(model, columns, self.references)
         self.creating += custom_attribute_triggers(model, columns)
@@ -58,13 +62,15 @@ class Tables:
     def _add_family(self, root: EntityType, followed: set[str]) -> None:
         family = self._model.family(root.name)
         attributes: dict[str, Attribute] = {}
-        cascading = set(root.primary_key)
+        # Keys that delete the entity when their target is deleted; others are cleared. This is
+        # assumed: the real rules are not known.
+        cascading = {*root.primary_key, *CASCADING_KEYS}
         for entity_type in family:
             for name, attribute in entity_type.attributes.items():
                 known = attributes.get(name)
                 if known is None or (attribute.references and not known.references):
                     attributes[name] = attribute
-            cascading |= _cascading_keys(entity_type)
+            cascading |= {*entity_type.required, *entity_type.system_projections}
         # Keys that lead to several tables: no constraint of SQL can express that; triggers do.
         several = {name for name, ends in targets_of(self._model, family).items() if len(ends) > 1}
         columns = [f'"{TYPE}" TEXT NOT NULL']
@@ -73,18 +79,15 @@ class Tables:
             if attribute.references and name not in several:
                 constraint = self._foreign_key(root, attribute, cascades=name in cascading)
             columns.append(_column(attribute) + constraint)
-        own = ", ".join(f'"{name}"' for name in root.primary_key)
-        self._create(root.name, [*columns, f"UNIQUE ({own})"])
         indexed = {name for name, each in attributes.items() if each.references}
         indexed |= attributes.keys() & (followed | _LOOKED_UP)
-        self.creating += (
-            index(root.name, name) for name in sorted(indexed - {root.primary_key[0]})
-        )
-        self.clauses[root.name] = sa.table(
+        types = {name: _TYPES[each.type][1] for name, each in attributes.items()}
+        self._add(
             root.name,
-            sa.column(ROW, sa.Integer()),
-            sa.column(TYPE, sa.Text()),
-            *(sa.column(name, _TYPES[each.type][1]) for name, each in attributes.items()),
+            columns,
+            root.primary_key,
+            sorted(indexed - {root.primary_key[0]}),
+            {TYPE: sa.Text(), **types},
         )
 
     def _foreign_key(self, owner: EntityType, attribute: Attribute, *, cascades: bool) -> str:
@@ -99,57 +102,42 @@ class Tables:
             target.name, target.primary_key[0], "CASCADE" if cascades else "SET NULL"
         )
 
-    def _add_hidden_tables(self) -> None:
-        """Add the tables that join entities where no type of the model does."""
-        for entity_type in self._model.types.values():
-            for relation in entity_type.relations.values():
-                link = relation.link
-                if link is not None and link.hidden and link.entity_type not in self.clauses:
-                    target = self._model.root(relation.target).name
-                    self._add_hidden_table(link, entity_type.root, target)
-
-    def _add_hidden_table(self, link: Link, here: str, there: str) -> None:
-        ends = {link.here: here, link.there: there}
+    def _add_hidden(self, name: str, ends: dict[str, str]) -> None:
+        """Add a table that joins entities where no type of the model does, by its *ends*."""
         columns = [
-            f'"{name}" TEXT NOT NULL{_references(target, "id", "CASCADE")}'
-            for name, target in ends.items()
+            f'"{end}" TEXT NOT NULL{_references(target, "id", "CASCADE")}'
+            for end, target in ends.items()
         ]
-        self._create(link.entity_type, [*columns, f'UNIQUE ("{link.here}", "{link.there}")'])
-        self.creating += (index(link.entity_type, name) for name in ends)
-        self.references[link.entity_type] = {name: (end, "id") for name, end in ends.items()}
-        self.clauses[link.entity_type] = sa.table(
-            link.entity_type,
-            sa.column(ROW, sa.Integer()),
-            *(sa.column(name, sa.Text()) for name in ends),
-        )
+        self.references[name] = {end: (target, "id") for end, target in ends.items()}
+        self._add(name, columns, ends, ends, dict.fromkeys(ends, sa.Text()))
 
-    def _create(self, name: str, columns: list[str]) -> None:
-        content = ", ".join([f'"{ROW}" INTEGER PRIMARY KEY', *columns])
+    def _add(
+        self,
+        name: str,
+        columns: list[str],
+        key: Iterable[str],
+        indexed: Iterable[str],
+        types: Mapping[str, sa.types.TypeEngine[Any]],
+    ) -> None:
+        unique = ", ".join(f'"{each}"' for each in key)
+        content = ", ".join([f'"{ROW}" INTEGER PRIMARY KEY', *columns, f"UNIQUE ({unique})"])
         self.creating.append(f'CREATE TABLE "{name}" ({content})')
+        self.creating += (index(name, each) for each in indexed)
+        named = (sa.column(each, kind) for each, kind in types.items())
+        self.clauses[name] = sa.table(name, sa.column(ROW, sa.Integer()), *named)
 
 
 def _join_columns(model: Model) -> Mapping[str, set[str]]:
     """Return the columns by which relations look up rows, for each table."""
     followed = defaultdict[str, set[str]](set)
-    for entity_type in model.types.values():
-        for relation in entity_type.relations.values():
-            for here, there in relation.pairs:
-                followed[entity_type.root].add(here)
-                followed[model.root(relation.target).name].add(there)
-            if relation.link is not None:
-                ends = {relation.link.here, relation.link.there}
-                followed[model.link_table(relation.link)] |= ends
+    for entity_type, relation in model.relations():
+        for here, there in relation.pairs:
+            followed[entity_type.root].add(here)
+            followed[model.types[relation.target].root].add(there)
+        if relation.link is not None:
+            ends = {relation.link.here, relation.link.there}
+            followed[model.link_table(relation.link)] |= ends
     return followed
-
-
-def _cascading_keys(entity_type: EntityType) -> set[str]:
-    """Return the foreign keys that delete the entity when their target is deleted.
-
-    These are required keys, those in every response (system projections), the parent in a tree,
-    and the note that a reply is for. Others are cleared. This is assumed: the real rules are not
-    known.
-    """
-    return {*entity_type.required, *entity_type.system_projections, *CASCADING_KEYS}
 
 
 def _column(attribute: Attribute) -> str:

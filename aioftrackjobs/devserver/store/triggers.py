@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TypeAlias
 
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Series
-from aioftrackjobs.devserver.schema.quirks import OUTLIVING, SUMS
-from aioftrackjobs.devserver.schema.relations import summed_by
+from aioftrackjobs.devserver.schema.quirks import OUTLIVING
 
 #: The names of the columns of each table.
 Columns: TypeAlias = Mapping[str, Set[str]]
@@ -58,8 +57,8 @@ def triggers_of(
                     yield from _cascade(root, key, target, columns, removes=required)
         copied = {name: source for member in family for name, source in member.copied.items()}
         for name, (key, target) in copied.items():
-            yield from _copy_values(root, name, key, model.root(target).name)
-    for joining, key, end in sorted(_link_ends(model)):
+            yield from _copy_values(root, name, key, model.types[target].root)
+    for joining, key, end in sorted({*_link_ends(model)}):
         if key not in references[joining]:
             yield from _cascade(joining, key, end, columns, removes=True)
     yield from _derived_values(model, columns)
@@ -74,26 +73,23 @@ def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]
         own = entity_type.primary_key if len(entity_type.primary_key) == 1 else ()
         for attribute in entity_type.attributes.values():
             if attribute.references and attribute.name not in own:
-                targets[attribute.name].add(model.root(attribute.references).name)
+                targets[attribute.name].add(model.types[attribute.references].root)
         for relation in entity_type.relations.values():
             if relation.key is not None:
-                targets[relation.key].add(model.root(relation.target).name)
+                targets[relation.key].add(model.types[relation.target].root)
     return targets
 
 
-def _link_ends(model: Model) -> set[tuple[str, str, str]]:
-    """Return table, column and target of the ends of links.
+def _link_ends(model: Model) -> Iterator[tuple[str, str, str]]:
+    """Yield table, column and target of the ends of links.
 
     Some are no foreign keys: the object of a list names the entity in it by a bare ``entity_id``.
     """
-    ends = set()
-    for entity_type in model.types.values():
-        for relation in entity_type.relations.values():
-            if relation.link is not None:
-                joining = model.link_table(relation.link)
-                ends.add((joining, relation.link.here, entity_type.root))
-                ends.add((joining, relation.link.there, model.root(relation.target).name))
-    return ends
+    for owner, relation in model.relations():
+        if relation.link is not None:
+            joining = model.link_table(relation.link)
+            yield joining, relation.link.here, owner.root
+            yield joining, relation.link.there, model.types[relation.target].root
 
 
 def _generic_children(parent: str, columns: Columns) -> Iterator[str]:
@@ -132,13 +128,12 @@ def _copy_values(table: str, name: str, key: str, target: str) -> Iterator[str]:
 def _derived_values(model: Model, columns: Columns) -> Iterator[str]:
     """Yield the triggers that update sums and flags."""
     summed = {
-        (entity_type.root, name, found)
+        (entity_type.root, name, source)
         for entity_type in model.types.values()
-        for name in SUMS.keys() & entity_type.computed
-        if (found := summed_by(model, entity_type, name))
+        for name, source in entity_type.sums.items()
     }
-    for root, name, (members, owner, attribute) in sorted(summed):
-        yield from _sum(root, name, members, owner, attribute)
+    for root, name, source in sorted(summed):
+        yield from _sum(root, name, *source)
     for entity_type in model.types.values():
         if entity_type.series is not None:
             yield from _flag(entity_type.root, entity_type.series, columns)
@@ -194,11 +189,10 @@ def _status_changes(model: Model, columns: Columns) -> Iterator[str]:
     if not _has(columns, "StatusChange", *added) or not _has(columns, "Status", "id"):
         return
     owners = {
-        entity_type.root: entity_type.table_name
-        for entity_type in model.types.values()
-        for relation in entity_type.relations.values()
-        if model.types[relation.target].root == "StatusChange" and relation.many
-        if _has(columns, entity_type.root, "id", "status_id")
+        owner.root: owner.table_name
+        for owner, relation in model.relations()
+        if relation.many and model.types[relation.target].root == "StatusChange"
+        if _has(columns, owner.root, "id", "status_id")
     }
     former = '(SELECT "id" FROM "Status" WHERE "id" = OLD."status_id")'
     author = f'(SELECT "id" FROM "{user.root}" WHERE "username" = acting_user())'

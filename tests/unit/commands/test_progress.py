@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aioftrackjobs.commands.presets import PRESETS
 from aioftrackjobs.commands.progress import ProgressReader, parse_frames
@@ -193,6 +195,31 @@ def test_flood_without_progress_is_not_read() -> None:
         ProgressReader(pattern=r"^(\d+)%"),
     ):
         assert not reader.may_have_progress(flood, 0, len(flood))
+
+
+def test_last_percentage_of_many_lines_counts() -> None:
+    """Lines of OpenJD are all read, and so are those whose meaning depends on earlier ones."""
+    lines = b"".join(b"%d%% done\n" % number for number in range(100))
+
+    def fractions(reader: ProgressReader, data: bytes) -> list[float | None]:
+        return [each.fraction for each in reader.read_lines(data, 1000)]
+
+    assert fractions(ProgressReader(preset="arnold"), lines + b"no progress\n") == [0.99]
+    assert len(fractions(ProgressReader(preset="arnold", frames="1-9"), lines)) == 100
+    reader = ProgressReader(pattern=r"(\d+)% done")
+    assert fractions(reader, b"openjd_fail: x\r" + lines)[-1] == 0.99
+    assert reader.failure == "x"
+
+
+@given(st.text("openjd_ x", max_size=40), st.integers(0, 30), st.integers(0, 60))
+def test_line_is_found_between_all_others(before: str, begin: int, jays: int) -> None:
+    """Texts that are searched by their rarest byte are found wherever they begin."""
+    data = (before + "j" * jays + "openjd_x" + before).encode()
+    reader = ProgressReader()
+
+    for end in (len(data), len(data) - len(before) - 2, begin):
+        expected = b"openjd_" in data[begin:end]
+        assert reader.may_have_progress(data, begin, end) == expected
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def ignore(_: Outcome) -> None: ...
 
 
 async def outcomes(dispatcher: Dispatcher, *requests: PendingRequest) -> list[Outcome]:
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         return [await dispatcher.wait(request) for request in requests]
 
 
@@ -330,7 +330,7 @@ async def test_a_commit_can_be_withdrawn_between_two_attempts(tables: Tables, fa
     ):
         request = submit(dispatcher, create("a"))
         group.start_soon(dispatcher.wait, request)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await pausing.wait()
         group.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
@@ -503,6 +503,6 @@ async def test_waits_that_are_cancelled_leave_nothing_behind(tables: Tables) -> 
         gc.collect()
 
         assert len(gc.get_objects()) < before + 250
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             tables.gate.set()
             await request.ended()

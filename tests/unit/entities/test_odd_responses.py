@@ -23,11 +23,16 @@ class IgnoringOwner:
 
     def record_reset(self, entity: Entity, name: str) -> None: ...
 
+    def load_missing(self, entity: Any, name: str) -> None: ...
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return ()
 
     def relations_of(self, entity_type: str) -> frozenset[str]:
         return frozenset()
+
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        return None
 
     def redact(self, text: str) -> str:
         return text.replace("SECRET", "***")
@@ -35,7 +40,7 @@ class IgnoringOwner:
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
         raise NotImplementedError
 
-    def component_url(self, component_id: str) -> str:
+    def component_url(self, component_id: str, size: int | None = None) -> str:
         return component_id
 
 

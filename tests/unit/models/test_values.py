@@ -36,6 +36,7 @@ from aioftrackjobs import (
     User,
 )
 from aioftrackjobs.models import attach, load
+from aioftrackjobs.models._values import MAPS
 
 TASK = (
     "id",
@@ -57,11 +58,16 @@ class Owner:
 
     def record_reset(self, entity: Entity, name: str) -> None: ...
 
+    def load_missing(self, entity: Any, name: str) -> None: ...
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return TASK if entity_type == "Task" else ()
 
     def relations_of(self, entity_type: str) -> frozenset[str]:
         return frozenset(("status", "assignments") if entity_type == "Task" else ())
+
+    def mapping_of(self, entity: Any, name: str) -> Any:
+        return None
 
     def redact(self, text: str) -> str:
         return text.replace(KEY, "***")
@@ -69,7 +75,7 @@ class Owner:
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
         raise NotImplementedError
 
-    def component_url(self, component_id: str) -> str:
+    def component_url(self, component_id: str, size: int | None = None) -> str:
         return component_id
 
 
@@ -182,6 +188,8 @@ def test_a_wrong_value_is_an_error_that_names_all_there_is_to_know(
     way: Callable[..., None],
 ) -> None:
     for model, attribute, value, hint in WRONG:
+        if way is by_create and isinstance(value, dict) and attribute in MAPS:
+            continue  # a session takes dictionaries there
         name = attribute
         if model is Task and way is not by_hand and name in ("parent", "links"):
             name = "status"  # the owner has the schema of the type
