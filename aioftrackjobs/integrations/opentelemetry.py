@@ -295,7 +295,17 @@ class OpenTelemetryObserver(Observer):
     # Files, events and the journal
 
     def transfer_ended(self, transfer: ObservedTransfer) -> None:
-        """Record a transfer."""
+        """Record a transfer, and make its span, in the trace of the caller."""
+        now = time.time_ns()
+        span = self._tracer.start_span(
+            f"ftrack {transfer.direction}",
+            None,
+            SpanKind.CLIENT,
+            {"ftrack.transfer.size": transfer.size},
+            start_time=now - int(1e9 * transfer.seconds),
+        )
+        _note_error(span, transfer.error)
+        span.end(now)
         attributes: dict[str, str] = {"direction": transfer.direction}
         self._transfer_bytes.add(transfer.size, attributes)
         if transfer.error is not None:
