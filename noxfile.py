@@ -108,6 +108,32 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def package(session: nox.Session) -> None:
+    """Build the distributions, and check their metadata and what is in them."""
+    project = nox.project.load_toml("pyproject.toml")
+    session.install(*nox.project.dependency_groups(project, "package"))
+    built = Path(session.create_tmp())
+    for old in built.glob("aioftrackjobs-*"):
+        old.unlink()
+    session.run("validate-pyproject", "pyproject.toml")
+    session.run("python", "-m", "build", "--outdir", str(built), ".")
+    files = sorted(map(str, built.glob("aioftrackjobs-*")))
+    session.run("twine", "check", "--strict", *files)
+    session.run("check-wheel-contents", *(file for file in files if file.endswith(".whl")))
+    session.run("python", "tests/packaging/check_wheel.py", str(built))
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the unit tests with the lowest versions that the package and its tests allow."""
+    project = nox.project.load_toml("pyproject.toml")
+    group = nox.project.dependency_groups(project, "lowest")
+    session.install("uv")
+    session.run("uv", "pip", "install", "--resolution=lowest-direct", ".[all]", *group)
+    session.run("pytest", "-n", "2", "tests/unit", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into docs/_build; a warning is an error. Arguments go to Sphinx."""
     install(session, "docs")

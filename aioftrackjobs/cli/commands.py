@@ -72,9 +72,15 @@ app.add_typer(commands)
 @app.command()
 def demo(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=2, max=20, help="Number of Jobs.")] = 5,
+    farm: Annotated[
+        bool, typer.Option("--farm", help="Run a farm of three workers, on PostgreSQL.")
+    ] = False,
 ) -> None:
     """Watch Jobs run on a local ftrack server: most succeed, one fails."""
-    from aioftrackjobs.cli.demo import run
+    if farm:
+        from aioftrackjobs.cli.demo_farm import run
+    else:
+        from aioftrackjobs.cli.demo import run
 
     try:
         run(jobs)

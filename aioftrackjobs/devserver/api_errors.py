@@ -27,13 +27,18 @@ class ApiError(FtrackJobsError):
     exception: str = "ServerError"
     strict_status: int = 400
 
+    def __init_subclass__(cls, *, exception: str = "", status: int = 0) -> None:
+        # A class without a status of its own is sent as the error that it is derived from.
+        if status:
+            cls.exception, cls.strict_status = exception or cls.__name__, status
+
     def __init__(self, content: str) -> None:
         super().__init__(content)
-        self.content = content
+        self.content: str = content
         self.status: int = self.strict_status
 
 
-class ParseError(ApiError):
+class ParseError(ApiError, status=400):
     """A query has a syntax error.
 
     Attributes:
@@ -41,48 +46,30 @@ class ParseError(ApiError):
         column: The same within the line, from 1.
     """
 
-    exception: str = "ParseError"
-    strict_status: int = 400
-
     def __init__(self, content: str, line: int, column: int) -> None:
         super().__init__(content)
-        self.line = line
-        self.column = column
+        self.line: int = line
+        self.column: int = column
 
 
-class ValidationError(ApiError):
+class ValidationError(ApiError, status=422):
     """A value has the wrong form, or a name does not exist."""
 
-    exception: str = "ValidationError"
-    strict_status: int = 422
 
-
-class IntegrityError(ApiError):
+class IntegrityError(ApiError, status=409):
     """A reference names an entity that does not exist."""
 
-    exception: str = "IntegrityError"
-    strict_status: int = 409
 
-
-class DuplicateEntryError(ApiError):
+class DuplicateEntryError(ApiError, status=409):
     """There is an entity with this key already."""
 
-    exception: str = "DuplicateEntryError"
-    strict_status: int = 409
 
-
-class EntityNotFoundError(ApiError):
+class EntityNotFoundError(ApiError, status=404):
     """The entity or file to work on does not exist."""
 
-    exception: str = "EntityNotFoundError"
-    strict_status: int = 404
 
-
-class InvalidCredentialsError(ApiError):
+class InvalidCredentialsError(ApiError, status=401):
     """User and key do not belong together."""
-
-    exception: str = "InvalidCredentialsError"
-    strict_status: int = 401
 
     def __init__(self) -> None:
         super().__init__(
@@ -91,18 +78,12 @@ class InvalidCredentialsError(ApiError):
         )
 
 
-class PermissionDeniedError(ApiError):
+class PermissionDeniedError(ApiError, exception="PermissionError", status=403):
     """The caller is authenticated, but not permitted to do this."""
 
-    exception: str = "PermissionError"
-    strict_status: int = 403
 
-
-class RequestError(ApiError):
+class RequestError(ApiError, status=400):
     """The request is not valid for this address; it has a 4xx status in any mode."""
-
-    exception: str = "RequestError"
-    strict_status: int = 400
 
     def __init__(self, content: str, status: int | None = None) -> None:
         super().__init__(content)
@@ -110,11 +91,8 @@ class RequestError(ApiError):
             self.status = status
 
 
-class TransferError(RequestError):
+class TransferError(RequestError, status=400):
     """An upload or download does not match what was announced."""
-
-    exception: str = "TransferError"
-    strict_status: int = 400
 
 
 class MissingPartError(TransferError):
@@ -140,25 +118,14 @@ class DatabaseLockedError(BusyError):
         super().__init__("The database is in use by another program; try again.", 1)
 
 
-class UnsupportedOperationError(ApiError):
+class UnsupportedOperationError(ApiError, status=501):
     """A real server supports this; this one does not."""
-
-    exception: str = "UnsupportedOperationError"
-    strict_status: int = 501
 
 
 def unknown_name(
     kind: str, name: str, known: Iterable[str], *, of: str = "", otherwise: str = ""
 ) -> ValidationError:
-    """Return the error for a name that does not exist, with the nearest one that does.
-
-    Args:
-        kind: What the name names, such as ``attribute``.
-        name: The name.
-        known: Names that exist.
-        of: The owner of the names, such as an entity type.
-        otherwise: The hint if no name is near.
-    """
+    """Return the error for a name that does not exist; the hint is *otherwise* if none is near."""
     by_lower = {each.lower(): each for each in known}
     match = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     hint = f", did you mean '{by_lower[match[0]]}'?" if match else f". {otherwise}".rstrip()

@@ -26,11 +26,7 @@ ADMINISTRATOR = "Administrator"
 
 
 def check_header_value(argument: str, value: object) -> None:
-    """Check that *value* can be sent in a header; *argument* names it.
-
-    Raises:
-        ServerStartError: If it cannot.
-    """
+    """Check that *value* can be sent in a header; *argument* names it."""
     if not isinstance(value, str):
         raise ServerStartError(
             "credentials", argument, f"it is not text but of type {type(value).__name__}"
@@ -78,11 +74,7 @@ class Credentials:
         self._global_digest = None if global_api_key is None else key_digest(global_api_key)
 
     def check(self, username: str | None, api_key: str | None) -> Identity:
-        """Return the identity of the pair; the caller compares the name with the owners.
-
-        Raises:
-            InvalidCredentialsError: If the key has no owner.
-        """
+        """Return the identity of the pair; the caller compares the name with the owners."""
         if not username or not api_key:
             raise InvalidCredentialsError
         return self.identity(username, key_digest(api_key))
@@ -124,11 +116,7 @@ def user_type(model: Model) -> EntityType | None:
 
 
 def owner_of(model: Model, transaction: Transaction, username: str) -> str:
-    """Return the owner of a user's key: the user's id, or the name where schemas have no users.
-
-    Raises:
-        KeyError: If the schemas have users and this one does not exist.
-    """
+    """Return the owner of a user's key: the user's id, or the name where schemas have no users."""
     user = user_type(model)
     if user is None:
         return username
@@ -167,11 +155,7 @@ def has_role(transaction: Transaction, user_id: object, role: str) -> bool:
 def acting_user(
     model: Model, transaction: Transaction, identity: Identity
 ) -> dict[str, Any] | None:
-    """Return the row of the user that a request acts for; None where schemas have no users.
-
-    Raises:
-        InvalidCredentialsError: If the user is inactive or deleted, or does not own the key.
-    """
+    """Return the row of the user that a request acts for; None where schemas have no users."""
     user = user_type(model)
     if user is None:
         if not identity.may_act_as(identity.username):

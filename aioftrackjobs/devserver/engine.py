@@ -43,9 +43,10 @@ from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
 from aioftrackjobs.devserver.limits import (
     Clock,
     Limits,
+    Meter,
     NeedsSlotError,
-    ResponseCap,
     SlowQueryError,
+    response_cap,
     slow_among_writes,
 )
 from aioftrackjobs.devserver.options import Options
@@ -116,11 +117,11 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         _check_credentials(options)
-        model, tables = (
-            _builtin()
-            if options.schemas is None
-            else _prepared(load_model(read_schemas(options.schemas)))
-        )
+        if options.schemas is None:
+            model, tables = _builtin()
+        else:
+            model = load_model(read_schemas(options.schemas))
+            tables = Tables(model)
         self.model: Model = replace(model, ignores_unknown=options.ignore_unknown)
         self.limits: Limits = options.limits or Limits()
         self.api_user: str = options.api_user
@@ -198,7 +199,6 @@ class Engine:
         return is_new
 
     def _admit_users(self) -> dict[str, str]:
-        """Accept the keys of all users, and return them by name."""
         with self._store.transaction(writes=False) as transaction:
             for owner, digest in transaction.key_digests():
                 self.credentials.accept(owner, digest)
@@ -220,22 +220,14 @@ class Engine:
         return after_commit
 
     def parse(self, body: bytes, caller: Caller) -> Call:
-        """Return the batch in the body of a ``POST /api``; this does not use the database.
-
-        Raises:
-            ApiError: If it is not a batch of operations.
-        """
+        """Return the batch in the body of a ``POST /api``; this does not use the database."""
         operations = _read_batch(body)
         self.limits.check_batch(operations)
         self._dispatcher.check(operations)
         return Call([parsed_early(self.limits, each) for each in operations], caller)
 
     def assemble(self, call: Call) -> None:
-        """Assemble the files of uploads that *call* completes; takes as long as copying them.
-
-        Raises:
-            ApiError: If their parts are missing, or do not match what was announced.
-        """
+        """Assemble the files of uploads that *call* completes; takes as long as copying them."""
         assemble_uploads(self._services, call.operations, call.completions)
 
     def respond(
@@ -263,21 +255,16 @@ class Engine:
         return self._dispatcher.run(call.operations, call.caller, call.completions, cap, clock)
 
     def respond_beside(self, call: Call, largest: int) -> bytes:
-        """Do the same as :meth:`respond` for a batch that only reads, while others go on.
-
-        Raises:
-            NeedsSlotError: As there.
-            ApiError: Also if its queries take longer than is allowed.
-        """
+        """Do the same as :meth:`respond` for a batch that only reads, while others go on."""
         clock = Clock(self.limits.query, self.limits.query_too_slow)
         with self._store.beside() as store:
             return self._dispatcher.run(
                 call.operations, call.caller, {}, self._cap(largest), clock, store
             )
 
-    def _cap(self, largest: int) -> ResponseCap:
+    def _cap(self, largest: int) -> Callable[[], Meter]:
         is_all = largest >= self.limits.response
-        return ResponseCap(largest, self.limits.response_too_big if is_all else NeedsSlotError)
+        return response_cap(largest, self.limits.response_too_big if is_all else NeedsSlotError)
 
     def interrupt(self) -> None:
         """Make what runs end soon; from any thread."""
@@ -285,11 +272,7 @@ class Engine:
         self._store.interrupt()
 
     def query(self, expression: str) -> bytes:
-        """Return the response to a query that comes from no client; its entities are whole.
-
-        Raises:
-            ApiError: If it is not a valid query.
-        """
+        """Return the response to a query that comes from no client; its entities are whole."""
         operation = {"action": "query", "expression": expression}
         caller = Caller(Identity("", is_global=True), "", denormalize=True)
         return self._dispatcher.run([operation], caller, {}, self._cap(self.limits.response))
@@ -310,11 +293,7 @@ class Engine:
             observer(None)
 
     def check_user(self, identity: Identity) -> None:
-        """Check the user that a request acts for.
-
-        Raises:
-            InvalidCredentialsError: If it is not an active user, or the key is another's.
-        """
+        """Check the user that a request acts for."""
         with self._store.transaction(writes=False) as transaction:
             acting_user(self.model, transaction, identity)
 
@@ -325,11 +304,7 @@ class Engine:
         return None
 
     def file_of(self, component_id: str) -> tuple[Path, str]:
-        """Return where the file of a component is, and the name to save it under.
-
-        Raises:
-            EntityNotFoundError: If there is none.
-        """
+        """Return where the file of a component is, and the name to save it under."""
         if not is_storable(component_id) or not self.storage.path(component_id).is_file():
             raise EntityNotFoundError("There is no file for this component.")
         row: Mapping[str, Any] | None = None
@@ -343,19 +318,11 @@ class Engine:
 @cache
 def _builtin() -> tuple[Model, Tables]:
     """Return model and tables of the built-in schemas; cached, as they take most of a start."""
-    return _prepared(builtin_model())
-
-
-def _prepared(model: Model) -> tuple[Model, Tables]:
+    model = builtin_model()
     return model, Tables(model)
 
 
 def _check_credentials(options: Options) -> None:
-    """Check that user and keys can be sent in headers.
-
-    Raises:
-        ServerStartError: If one of them cannot.
-    """
     check_header_value("api_user", options.api_user)
     for argument in ("api_key", "global_api_key"):
         key = getattr(options, argument)

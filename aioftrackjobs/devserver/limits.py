@@ -78,12 +78,7 @@ class Limits:
                 raise ValueError(f"the limit {limit.name!r} must be more than 0, not {value!r}")
 
     def check_batch(self, operations: list[Any]) -> None:
-        """Check the size of a batch.
-
-        Raises:
-            RequestError: If it has too many operations.
-            ValidationError: If an operation has too long a list.
-        """
+        """Check the size of a batch."""
         if len(operations) > self.operations:
             raise RequestError(
                 f"A request takes {self.operations} operations at most, not {len(operations)}.",
@@ -111,11 +106,7 @@ class Limits:
                     )
 
     def check_expression(self, expression: str) -> None:
-        """Check the length of a query.
-
-        Raises:
-            ValidationError: If it is too long.
-        """
+        """Check the length of a query."""
         if len(expression) > self.expression:
             raise ValidationError(
                 f"A query takes {self.expression} characters at most, not {len(expression)}."
@@ -184,11 +175,7 @@ class Clock:
             self._querying_since = monotonic()
 
     def check(self) -> None:
-        """Check the time, where no query runs.
-
-        Raises:
-            Exception: The one given, if the time is over.
-        """
+        """Check the time, where no query runs."""
         if self.is_over():
             raise self.error()
 
@@ -216,29 +203,26 @@ class NeedsSlotError(Exception):
     """The response is bigger than one may be that has no slot among the big ones."""
 
 
-class ResponseCap:
-    """The bytes that may be read for a response, and that the response may take.
+def response_cap(size: int, error: Callable[[], Exception]) -> Callable[[], Meter]:
+    """Return what makes the meters of the bytes read for a response, and of the response itself.
 
     Each step has a meter of its own, as each can grow without end: rows where a query has no
     limit, entities where relations lead to the same ones again and again, and the JSON of
     schemas and addresses, which are no rows.
     """
 
-    def __init__(self, size: int, error: Callable[[], Exception]) -> None:
-        self._size = size
-        self._error = error
-
-    def meter(self) -> Meter:
-        """Return a meter for one step."""
-        left = self._size
+    def meter() -> Meter:
+        left = size
 
         def spend(size: int) -> None:
             nonlocal left
             left -= size
             if left < 0:
-                raise self._error()
+                raise error()
 
         return spend
+
+    return meter
 
 
 class BoundedCache(MutableMapping[Any, Any]):
@@ -291,18 +275,7 @@ def unmetered(_: int) -> None:
 
 
 async def read_body(request: Request, largest: int, *, seconds: float, idle: float) -> bytes:
-    """Return the whole body of *request*.
-
-    Args:
-        request: The request.
-        largest: Bytes that it may have.
-        seconds: How long the whole may take.
-        idle: How long the next piece may take.
-
-    Raises:
-        RequestError: If it is too big or too slow.
-        ClientDisconnect: If it ends too early.
-    """
+    """Return the whole body, of *largest* bytes, in *seconds*, its next piece in *idle* seconds."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > largest:
         raise _too_big(largest)

@@ -61,6 +61,7 @@ class JobKey(UUID):
     def __init__(
         self, engine: str, queue: str, task_id: str, redelivered_within: float | None
     ) -> None:
+        """Make the key; :func:`job_key` checks what it is made of."""
         name = json.dumps([engine, queue, task_id], separators=(",", ":"))
         super().__init__(int=uuid5(NAMESPACE, name).int)
         object.__setattr__(self, "engine", engine)

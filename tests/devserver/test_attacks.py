@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver import Limits, ServerHandle, create_app, running
 from aioftrackjobs.devserver.api import query as querying
+from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.faults.kinds import Refuse
 from aioftrackjobs.devserver.http import batch_endpoint
 from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, SMALL
@@ -119,6 +120,34 @@ async def test_only_the_queries_of_a_batch_count_and_not_its_writes(
         assert len(await api.call(*updates)) == 500
         refused = await api.refused(create("Job"), query('Job where data like "%9%"'))
     assert "in a batch of its own" in refused["content"]
+
+
+async def test_a_small_batch_waits_for_one_long_batch_and_not_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch_endpoint, "_LONG", 1)
+    monkeypatch.setattr(batch_endpoint, "_CHECK_AFTER", NEVER)
+    order, may_go_on = list[int](), threading.Event()
+    async with limited() as api:
+        engine = api.http._transport.app.state.engine  # type: ignore[attr-defined]
+        respond = engine.respond
+
+        def noted(call: Any, *others: Any) -> bytes:
+            order.append(len(call.operations))
+            assert may_go_on.wait(20)
+            return respond(call, *others)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(engine, "respond", noted)
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(api.call, query("Job"), query("Job"))
+            await until(lambda: order)
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(api.call, query("Job"))
+            await anyio.wait_all_tasks_blocked()
+            may_go_on.set()
+
+    assert order == [2, 1, 2, 2]
 
 
 async def test_what_is_read_beside_is_what_was_written(
@@ -320,6 +349,38 @@ async def test_a_big_body_is_not_read_for_a_user_who_is_gone(server: ServerHandl
     sent = head(server, key, 2 * SMALL).replace(server.api_user.encode(), b"maya")
 
     assert " 200 " in await responded(server, sent)
+
+
+async def test_the_body_of_a_client_that_has_left_is_not_parsed(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_endpoint, "_PARSED_AT_ONCE", 100)
+    parsed, may_go_on = list[bytes](), threading.Event()
+    parse = Engine.parse
+
+    def noted(engine: Engine, body: bytes, caller: Any) -> Any:
+        if len(body) > 100:
+            parsed.append(body.strip(b" "))
+            assert may_go_on.wait(20)
+        return parse(engine, body, caller)
+
+    monkeypatch.setattr(Engine, "parse", noted)
+    async with httpx.AsyncClient(base_url=server.url) as http, anyio.create_task_group() as group:
+        api = Caller(http, server.api_user, server.api_key)
+        group.start_soon(api.send, b"[]".ljust(200))
+        await until(lambda: parsed)
+        port = urlsplit(server.url).port
+        assert port is not None
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(head(server, server.api_key, 200) + b"[ ]".ljust(200))
+            await api.call(query("Job"))
+        await api.call(query("Job"))  # meanwhile the server sees that the other is gone
+        may_go_on.set()
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        api = Caller(http, server.api_user, server.api_key)
+        await api.send(b"[  ]".ljust(200))
+
+    assert parsed == [b"[]", b"[  ]"]
 
 
 async def test_a_big_request_waits_for_a_bounded_time() -> None:

@@ -81,7 +81,7 @@ def test_a_share_of_the_requests_can_have_a_most() -> None:
         ("drop:0.1:when=now", "'when=now' is not a setting of it; there are: applied, on"),
         ("drop:0.1:always", "'always' is neither a probability, such as 0.1, nor a number"),
         ("delay:seconds=long", "seconds cannot be 'long'"),
-        ("delay:seconds=-1", "seconds must not be negative"),
+        ("delay:seconds=-1", "seconds must be 0 or more"),
         ("drop:applied=perhaps", "applied cannot be 'perhaps'"),
         ("drop:on=commits", "no requests are called 'commits'; there are: any, calls, reads"),
         ("lose-power", "use aioftrackjobs.testing.ServerProcess"),

@@ -32,6 +32,8 @@ from aioftrackjobs import (
     job_key,
     recover,
 )
+from aioftrackjobs.blocking import Session
+from aioftrackjobs.blocking import job_context as blocking_context
 from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.keys import REDELIVERY
@@ -477,3 +479,19 @@ async def test_a_producer_goes_on_without_ftrack(server: ServerHandle) -> None:
     async with connected(server, "http://127.0.0.1:9", retry=NO_RETRIES) as producer:
         with pytest.raises(TransportError):
             await producer.queue_job(key_of())
+
+
+# Blocking code
+
+
+def test_a_blocking_worker_has_the_same_job(server: ServerHandle) -> None:
+    with Session(server.url, server.api_key, server.api_user) as session:
+        session.queue_job(key_of(), description="Render")
+        with blocking_context(session, job=key_of()) as job:
+            job.requeue("attempt 2 of 2 in 4 s")
+        found = session.get(Job, key_of())
+        assert found is not None
+        assert (found.status, found.description) == ("queued", "Render - attempt 2 of 2 in 4 s")
+        with pytest.raises(RetryError):
+            with blocking_context(session, job=key_of(), retry_on=RetryError):
+                raise RetryError("x")

@@ -14,6 +14,8 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from aioftrackjobs import __version__
+
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 #: Imported only where they run already: a user's event loop and notebook, and the test runner that
@@ -81,6 +83,15 @@ def test_each_package_that_is_imported_is_declared() -> None:
 
     assert {"anyio", "httpx", "pydantic", "starlette"} <= imported.keys()
     assert {name: by for name, by in imported.items() if name not in declared} == {}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    newest = re.search(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+
+    assert cited
+    assert newest
+    assert [cited[1], newest[1]] == [__version__, __version__]
 
 
 def test_each_dependency_of_the_client_is_imported() -> None:

@@ -132,7 +132,6 @@ def change_role(request: ApiRequest, operation: Operation) -> dict[str, Any]:
 def _change_projects(
     request: ApiRequest, operation: Operation, held: dict[str, Any] | None
 ) -> None:
-    """Let the user have the role on one more project, or one less."""
     project_id = _existing(request, operation, "Project", "project_id")
     grants = not operation["action"].startswith("revoke")
     if held is None:

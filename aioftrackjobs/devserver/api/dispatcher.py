@@ -9,49 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib.resources import files
 from typing import Any, TypeAlias
 
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver.api import (
-    administration,
-    encode_media,
-    query,
-    uploads,
-)
+from aioftrackjobs.devserver.api import administration, encode_media, query, uploads
 from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Completion, Operation, Services
 from aioftrackjobs.devserver.api_errors import (
     InvalidCredentialsError,
     UnsupportedOperationError,
     ValidationError,
 )
-from aioftrackjobs.devserver.limits import Clock, ResponseCap, unlimited
+from aioftrackjobs.devserver.limits import Clock, Meter, unlimited
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.store.database import Connection
 
 #: A real server supports these; here they are refused as unsupported, not as unknown (section 2.3).
-_UNSUPPORTED = frozenset(
-    {
-        "_authorize_operation",
-        "_track_usage",
-        "assume_user",
-        "compute_rollups",
-        "configure_otp",
-        "configure_totp",
-        "convert_entity",
-        "delayed_job",
-        "disable_2fa",
-        "generate_signed_url",
-        "generate_totp",
-        "grant_api_key_project",
-        "grant_api_key_security_role",
-        "parse_query",
-        "revoke_api_key_project",
-        "revoke_api_key_security_role",
-        "storage_usage",
-        "un_assume_user",
-    }
-)
+_UNSUPPORTED = frozenset(files(__package__).joinpath("unsupported.txt").read_text().split())
 Run: TypeAlias = Callable[[ApiRequest, Operation], Any]
 
 
@@ -103,11 +78,7 @@ class Dispatcher:
         self._services = services
 
     def check(self, operations: Iterable[Any]) -> None:
-        """Check that the server supports all *operations*.
-
-        Raises:
-            ApiError: If it does not support one of them.
-        """
+        """Check that the server supports all *operations*."""
         for operation in operations:
             if not isinstance(operation, Mapping):
                 raise ValidationError("An operation must be an object.")
@@ -131,28 +102,16 @@ class Dispatcher:
         operations: Sequence[Operation],
         caller: Caller,
         completions: Mapping[str, Completion],
-        cap: ResponseCap,
+        meter: Callable[[], Meter],
         clock: Clock = unlimited,
         store: Connection | None = None,
     ) -> bytes:
-        """Return the results of *operations* as JSON; either all of them are done or none.
-
-        Args:
-            operations: Operations that :meth:`check` has accepted.
-            caller: The sender.
-            completions: The uploads in parts that they complete, by upload id.
-            cap: How many bytes may be read, and sent.
-            clock: How long the queries may take.
-            store: Where they are done, if not in the database itself.
-
-        Raises:
-            ApiError: If one of them cannot be done.
-        """
+        """Return the results of *operations* as JSON; either all of them are done or none."""
         writes = self.writes(operations)
         store = store or self._services.store
-        transaction = store.transaction(writes=writes, read=cap.meter(), clock=clock)
+        transaction = store.transaction(writes=writes, read=meter(), clock=clock)
         with ExitStack() as kept_files, transaction as entered:
-            request = ApiRequest(self._services, entered, caller, completions, cap.meter())
+            request = ApiRequest(self._services, entered, caller, completions, meter())
             # As clients look up their user next, a real server accepts reads from one that does
             # not exist (docs/protocol.md, section 1.6).
             if writes and request.user is None and caller.identity.is_global:
@@ -169,7 +128,7 @@ class Dispatcher:
                 clock.enter(writes=True)
                 request.batch.join_caller()
                 request.batch.finish()
-            texts, sent = [], cap.meter()
+            texts, sent = [], meter()
             for result in results:
                 texts.append(to_json(result))
                 sent(len(texts[-1]))

@@ -21,7 +21,7 @@ from aioftrackjobs.devserver.api.server_jobs import JobRun, WorkFailedError, Wri
 from aioftrackjobs.devserver.api_errors import ApiError, ValidationError
 from aioftrackjobs.devserver.files.movies import facts_of
 from aioftrackjobs.devserver.files.storage import IncomingFile, is_storable
-from aioftrackjobs.devserver.files.thumbnails import picture_of, placeholder
+from aioftrackjobs.devserver.files.thumbnails import PLACEHOLDER, picture_of
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID
 
@@ -117,7 +117,7 @@ def _encode(encoding: _Encoding, run: JobRun) -> WriteResult:
         if kind == "image/jpeg":
             made.write(_picture(storage.path(source_id)))
         elif kind == _POSTER:
-            made.write(placeholder(_IMAGE_SIZE // 8))
+            made.write(PLACEHOLDER)
         else:
             _copy(run, source_id, made)
         # Before the Job is done: a client that sees that must find the file.

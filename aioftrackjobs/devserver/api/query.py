@@ -148,7 +148,6 @@ def _within(
 
 
 def _descendants(request: ApiRequest, context_id: str) -> list[str]:
-    """Return the ids of a context and of all contexts below it."""
     context = request.services.model.types.get("Context")
     table = request.transaction.tables[context.root] if context is not None else None
     if table is None or "parent_id" not in table.c:
@@ -160,7 +159,6 @@ def _descendants(request: ApiRequest, context_id: str) -> list[str]:
 
 
 def _found(request: ApiRequest, query: ast.Query) -> dict[str, Any]:
-    """Return one page, and the offset of the next one."""
     rows, more = _groups(request, query) if query.group_by else _entities(request, query)
     next_offset = (query.offset or 0) + len(rows) if more else None
     return {"data": rows, "metadata": {"next": {"offset": next_offset}}}
@@ -191,7 +189,6 @@ def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
 
 
 def _page(request: ApiRequest, query: ast.Query, statement: sa.Select[Any]) -> tuple[Any, bool]:
-    """Return the rows of the page, and whether there are more after it."""
     found = request.transaction.fetch(statement)
     if query.limit is None or len(found) <= query.limit:
         return found, False

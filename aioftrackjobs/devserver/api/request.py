@@ -132,11 +132,7 @@ class ApiRequest:
         return self.transaction.read(known.root, {known.primary_key[0]: key})
 
     def existing(self, entity_type: str, key: object) -> dict[str, Any]:
-        """Return the row of the entity with a single *key*.
-
-        Raises:
-            EntityNotFoundError: If there is none.
-        """
+        """Return the row of the entity with a single *key*."""
         row = self.row(entity_type, key)
         if row is None:
             raise EntityNotFoundError(f"There is no {entity_type} {key}.")
@@ -144,11 +140,7 @@ class ApiRequest:
 
 
 def text_of(operation: Operation, name: str) -> str:
-    """Return a text that *operation* must have.
-
-    Raises:
-        ValidationError: If it does not.
-    """
+    """Return a text that *operation* must have."""
     value = operation.get(name)
     if not isinstance(value, str) or not value:
         raise ValidationError(f"'{operation['action']}' needs a text '{name}'.")

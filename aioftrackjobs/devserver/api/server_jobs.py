@@ -56,11 +56,7 @@ class JobRun:
         self._stopping = stopping
 
     def check_stop(self) -> None:
-        """Check whether the server is stopping; long work calls this between steps.
-
-        Raises:
-            WorkFailedError: If it is stopping.
-        """
+        """Check whether the server is stopping; long work calls this between steps."""
         if self._stopping.is_set():
             raise WorkFailedError("The server was stopped.")
 

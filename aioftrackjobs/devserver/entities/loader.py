@@ -69,11 +69,7 @@ class Selection:
 
 
 def select(model: Model, query: Query) -> Selection:
-    """Return what *query* selects; without projections, the defaults of the type.
-
-    Raises:
-        ValidationError: If it selects something that a type does not have.
-    """
+    """Return what *query* selects; without projections, the defaults of the type."""
     entity_type = model.type(query.entity_type)
     selection = Selection(entity_type)
     if query.projections is None:

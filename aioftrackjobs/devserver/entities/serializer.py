@@ -116,7 +116,6 @@ class Serializer:
 
 
 def _size_of(entity: Entity) -> int:
-    """Return about how many bytes *entity* has in the response."""
     size = _BARE
     for value in entity.values():
         if type(value) is str:

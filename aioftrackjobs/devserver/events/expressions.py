@@ -66,11 +66,7 @@ class Expression:
 
 @lru_cache(maxsize=512)
 def parse(text: str) -> Expression:
-    """Return *text* as an expression.
-
-    Raises:
-        ValueError: If it is none; the text says where.
-    """
+    """Return *text* as an expression."""
     if len(text) > LONGEST:
         raise ValueError(f"An expression takes {LONGEST} characters at most, not {len(text)}.")
     try:

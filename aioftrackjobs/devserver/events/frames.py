@@ -41,11 +41,7 @@ class Frame:
     data: str
 
     def event(self) -> dict[str, Any]:
-        """Return the event in a frame of type 5.
-
-        Raises:
-            FrameError: If there is none.
-        """
+        """Return the event in a frame of type 5."""
         try:
             payload = from_json(self.data, allow_inf_nan=False)
         except ValueError as error:
@@ -60,11 +56,7 @@ class Frame:
 
 
 def read_frame(text: str) -> Frame:
-    """Return the frame in *text*.
-
-    Raises:
-        FrameError: If it is none.
-    """
+    """Return the frame in *text*."""
     match = _FRAME.fullmatch(text)
     if match is None:
         raise FrameError("A frame is 'type:id:endpoint:data', with a type from 0 to 8.")

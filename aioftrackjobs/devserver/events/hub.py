@@ -115,7 +115,6 @@ class _Index:
             del self._shapes[fields]
 
     def candidates(self, event: Event) -> Iterator[Subscriber]:
-        """Yield the subscribers whose subscriptions may match."""
         for fields, groups in self._shapes.items():
             values = tuple(value_at(event, field) for field in fields)
             with suppress(TypeError):  # a list or an object equals no text
@@ -197,11 +196,7 @@ class EventHub:
                 connection.put(frames.acknowledgement(packet_id))
 
     def publish(self, event: Event) -> list[Subscriber]:
-        """Deliver *event*, and return the subscribers that it is for.
-
-        Raises:
-            ValueError: If its target is no expression.
-        """
+        """Deliver *event*, and return the subscribers that it is for."""
         found = self._subscribers_for(event)
         connections = dict.fromkeys(subscriber.connection for subscriber in found)
         if connections:

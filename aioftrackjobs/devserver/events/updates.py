@@ -36,6 +36,8 @@ _KEPT: Final = 50_000
 _SHARE: Final = 0.8
 
 Row = Mapping[str, Any]
+#: Attributes, each with its column.
+Columns = list[tuple[str, str]]
 
 
 class UpdateEvents:
@@ -46,13 +48,13 @@ class UpdateEvents:
         self._hub = hub
         self._largest = int(largest * _SHARE)
         self._hub_id = uuid4().hex
-        self._names = Names()
+        self._columns: dict[str, Columns] = {}
 
     def collect(self, transaction: Transaction, changes: list[Change]) -> Callable[[], None] | None:
         """Return what publishes the events about *transaction* once it is committed."""
         if not changes:
             return None
-        entities = _Describer(self._model, self._names, transaction, changes).entities()
+        entities = _Describer(self._model, self._columns, transaction, changes).entities()
         if not entities:
             return None
         user = self._user(transaction)
@@ -103,7 +105,6 @@ class UpdateEvents:
         return transaction.read(user.root, {"username": transaction.username})
 
     def _keep(self, transaction: Transaction, entities: list[Event], user: Row | None) -> None:
-        """Add a row of the type Event for each entity, and remove old ones."""
         event_type = self._model.types.get(_EVENT)
         own_id = None if event_type is None else event_type.attributes.get("id")
         if event_type is None or own_id is None or own_id.type != "integer":
@@ -134,36 +135,27 @@ def _is_same(one: Any, other: Any) -> bool:
     return type(one) is float and type(other) is float and isclose(one, other, rel_tol=1e-12)
 
 
-class Names:
-    """What entity types and attributes are called in events: the names of database columns."""
-
-    def __init__(self) -> None:
-        self._columns: dict[str, list[tuple[str, str]]] = {}
-
-    def columns(self, entity_type: EntityType) -> list[tuple[str, str]]:
-        """Return the attributes of a type but its key, each with its column."""
-        known = self._columns.get(entity_type.name)
-        if known is None:
-            properties = entity_type.document["properties"]
-            known = self._columns[entity_type.name] = [
-                (
-                    name,
-                    alias if isinstance(alias := properties[name].get("alias_for"), str) else name,
-                )
-                for name, attribute in entity_type.attributes.items()
-                if name in properties and name not in entity_type.primary_key
-            ]
-        return known
+def _columns(entity_type: EntityType) -> Iterator[tuple[str, str]]:
+    """Yield the attributes of a type but its key, each with its column, its name in events."""
+    properties = entity_type.document["properties"]
+    for name in entity_type.attributes:
+        if name in properties and name not in entity_type.primary_key:
+            alias = properties[name].get("alias_for")
+            yield name, alias if isinstance(alias, str) else name
 
 
 class _Describer:
     """Describes the entities that one transaction has changed."""
 
     def __init__(
-        self, model: Model, names: Names, transaction: Transaction, changes: list[Change]
+        self,
+        model: Model,
+        columns: dict[str, Columns],
+        transaction: Transaction,
+        changes: list[Change],
     ) -> None:
         self._model = model
-        self._names = names
+        self._columns = columns
         self._transaction = transaction
         self._found: dict[tuple[str, str], Event] = {}
         #: Rows by root type and id; those that were deleted are parents of others.
@@ -185,7 +177,6 @@ class _Describer:
                 self._add(before, after)
 
     def entities(self) -> list[Event]:
-        """Return a description of each entity, in the order of their changes."""
         return [each for each in self._found.values() if each["keys"] or each["action"] != "update"]
 
     def _key(self, row: Row) -> str:
@@ -196,7 +187,9 @@ class _Describer:
         assert row is not None  # noqa: S101 - a change has one of them
         entity_type = self._model.types[row[TYPE]]
         changes = {}
-        for name, column in self._names.columns(entity_type):
+        if entity_type.name not in self._columns:
+            self._columns[entity_type.name] = list(_columns(entity_type))
+        for name, column in self._columns[entity_type.name]:
             old, new = (each and each.get(name) for each in (before, after))
             if old != new and not _is_same(old, new):
                 if entity_type.attributes[name].type == "boolean":
@@ -210,7 +203,6 @@ class _Describer:
         entity["keys"] = list(entity["changes"])
 
     def _add_value(self, before: Row | None, after: Row | None) -> None:
-        """Add a custom attribute to the description of the entity that has its value."""
         row = after or before
         assert row is not None  # noqa: S101 - a change has one of them
         configuration = self._read(_CONFIGURATION, row.get("configuration_id"))
@@ -260,7 +252,6 @@ class _Describer:
         return chain
 
     def _above(self, entity_type: EntityType, row: Row) -> Row | None:
-        """Return what the entity in *row* belongs to."""
         for name in _UPWARDS:
             attribute = entity_type.attributes.get(name)
             if attribute is None or row[name] is None:

@@ -13,8 +13,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 #: Extension of a request's scope: closes its connection when it is called.
 CLOSE: Final = "aioftrackjobs.close"
-#: Bytes of a body that arrive at once.
-_BLOCK = 64 * 1024
 #: Entry in a request's scope: the sender of a batch that is read, or the error of reading it.
 READ: Final = "aioftrackjobs.read"
 #: Entry in a request's scope: the fault that was injected into it.
@@ -36,24 +34,22 @@ class ClientConnection:
         self.scope = scope
         self.send = send
         self._receive = receive
-        self._replayed: Iterator[Message] | None = None
+        self._replayed: Iterator[Message] = iter(())
         self.body: bytes | None = None
 
     def replay(self, body: bytes) -> None:
         """Make :meth:`receive` return the *body*, which is read, once more."""
-        self.body, self._replayed = body, _messages(body)
+        message = {"type": "http.request", "body": body, "more_body": False}
+        self.body, self._replayed = body, iter([message])
 
     async def receive(self) -> Message:
         """Return the next message."""
-        message = next(self._replayed, None) if self._replayed is not None else None
-        return await self._receive() if message is None else message
+        for message in self._replayed:
+            return message
+        return await self._receive()
 
     def close(self) -> None:
-        """Close the connection when everything is sent.
-
-        Raises:
-            RuntimeError: If the server of the application does not support that.
-        """
+        """Close the connection when everything is sent."""
         close: Callable[[], None] | None = self.scope.get("extensions", {}).get(CLOSE)
         if close is None:
             raise RuntimeError(
@@ -71,14 +67,6 @@ class ClientConnection:
         """Close the connection, and wait until it is closed."""
         self.close()
         await self.wait_closed()
-
-
-def _messages(body: bytes) -> Iterator[Message]:
-    """Yield the messages by which *body* arrives."""
-    for start in range(0, max(1, len(body)), _BLOCK):
-        end = start + _BLOCK
-        more = end < len(body)
-        yield {"type": "http.request", "body": body[start:end], "more_body": more}
 
 
 class Connections:

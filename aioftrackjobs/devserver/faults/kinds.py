@@ -7,8 +7,10 @@ the request before the fault is injected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 RequestKind: TypeAlias = Literal["call", "upload", "download", "other", "event", "heartbeat"]
@@ -102,22 +104,39 @@ class Fault:
     """The base of all faults.
 
     Attributes:
-        name: Its name in options.
+        name: Its name in options; made from the name of the class, if not given.
         on: The requests it is for, unless its plan names others.
         kinds: Requests that it can be injected into; all but events and heartbeats if empty.
     """
 
     name: ClassVar[str]
-    on: ClassVar[Named] = "any"
-    kinds: ClassVar[frozenset[RequestKind]] = frozenset()
+    on: ClassVar[Named]
+    kinds: ClassVar[frozenset[RequestKind]]
+
+    def __init_subclass__(
+        cls, *, name: str = "", on: Named = "any", kinds: Iterable[RequestKind] = ()
+    ) -> None:
+        cls.name = name or re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+        cls.on, cls.kinds = on, frozenset(kinds)
+
+    def __post_init__(self) -> None:
+        for setting in (each for each in fields(self) if each.metadata):
+            least, less_than = setting.metadata["bounds"]
+            if not least <= getattr(self, setting.name) < less_than:
+                most = "" if less_than == math.inf else f", and less than {less_than}"
+                raise ValueError(f"{setting.name} must be {least} or more{most}")
 
     def fits(self, request: SeenRequest) -> bool:
         """Return whether it can be injected into *request*."""
         return request.kind in self.kinds if self.kinds else request.kind not in _SENT
 
 
+def _bounded(default: float, least: float, less_than: float = math.inf) -> Any:
+    return field(default=default, metadata={"bounds": (least, less_than)})
+
+
 @dataclass(frozen=True)
-class Refuse(Fault):
+class Refuse(Fault, on="calls"):
     """The batch is refused with an error of the server, and nothing of it is done.
 
     Attributes:
@@ -125,8 +144,6 @@ class Refuse(Fault):
         text: Text of the error.
     """
 
-    name: ClassVar[str] = "refuse"
-    on: ClassVar[Named] = "calls"
     kind: str = "ServerError"
     text: str = "Refused by an injected fault."
 
@@ -139,28 +156,20 @@ class BadGateway(Fault):
         status: The HTTP status; 500 to 599.
     """
 
-    name: ClassVar[str] = "bad-gateway"
-    status: int = 502
+    status: int = _bounded(502, 500, 600)
     applied: bool = False
-
-    def __post_init__(self) -> None:
-        _check(500 <= self.status <= 599, "status must be from 500 to 599")
 
 
 @dataclass(frozen=True)
-class HtmlPage(Fault):
+class HtmlPage(Fault, name="html"):
     """An HTML page replaces the response, such as a proxy's login form.
 
     Attributes:
         status: The HTTP status.
     """
 
-    name: ClassVar[str] = "html"
-    status: int = 200
+    status: int = _bounded(200, 200, 600)
     applied: bool = False
-
-    def __post_init__(self) -> None:
-        _check(200 <= self.status <= 599, "status must be from 200 to 599")
 
 
 @dataclass(frozen=True)
@@ -171,27 +180,20 @@ class TooManyRequests(Fault):
         retry_after: Seconds in the header.
     """
 
-    name: ClassVar[str] = "too-many-requests"
-    retry_after: int = 1
-
-    def __post_init__(self) -> None:
-        _check(self.retry_after >= 0, "retry_after must not be negative")
+    retry_after: int = _bounded(1, 0)
 
 
 @dataclass(frozen=True)
 class Hang(Fault):
     """No response comes, until the client gives up."""
 
-    name: ClassVar[str] = "hang"
     applied: bool = False
 
 
 @dataclass(frozen=True)
-class Drop(Fault):
+class Drop(Fault, kinds=get_args(RequestKind)):
     """The connection is closed without a response; with *on* ``events``, in place of an event."""
 
-    name: ClassVar[str] = "drop"
-    kinds: ClassVar[frozenset[RequestKind]] = frozenset(get_args(RequestKind))
     applied: bool = False
 
 
@@ -203,15 +205,11 @@ class Truncate(Fault):
         kept: Share of the response's bytes that arrives; 0 to less than 1.
     """
 
-    name: ClassVar[str] = "truncate"
-    kept: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check(0 <= self.kept < 1, "kept must be from 0 to less than 1")
+    kept: float = _bounded(0.5, 0, 1)
 
 
 @dataclass(frozen=True)
-class Delay(Fault):
+class Delay(Fault, kinds=get_args(RequestKind)):
     """The request takes longer; with *on* ``events``, an event and those after it.
 
     A request is run even if its client has disconnected meanwhile.
@@ -220,13 +218,8 @@ class Delay(Fault):
         seconds: How much longer.
     """
 
-    name: ClassVar[str] = "delay"
-    kinds: ClassVar[frozenset[RequestKind]] = frozenset(get_args(RequestKind))
-    seconds: float = 1.0
+    seconds: float = _bounded(1.0, 0)
     applied: bool = False
-
-    def __post_init__(self) -> None:
-        _check(self.seconds >= 0, "seconds must not be negative")
 
 
 @dataclass(frozen=True)
@@ -237,31 +230,21 @@ class Throttle(Fault):
         rate: Bytes a second.
     """
 
-    name: ClassVar[str] = "throttle"
-    rate: float = 65536.0
-
-    def __post_init__(self) -> None:
-        _check(self.rate > 0, "rate must be more than 0")
+    rate: float = _bounded(65536.0, 1)
 
 
 @dataclass(frozen=True)
-class Corrupt(Fault):
+class Corrupt(Fault, on="uploads"):
     """One byte of the request's body arrives changed."""
 
-    name: ClassVar[str] = "corrupt"
-    on: ClassVar[Named] = "uploads"
-
 
 @dataclass(frozen=True)
-class NotAtomic(Fault):
+class NotAtomic(Fault, on="writes"):
     """A batch that the server refuses is applied up to the refused operation.
 
     It waits for a batch that the server refuses by itself. It applies what the server accepts
     without the rest, which may be less if operations need later ones.
     """
-
-    name: ClassVar[str] = "not-atomic"
-    on: ClassVar[Named] = "writes"
 
 
 @dataclass(frozen=True)
@@ -274,51 +257,29 @@ class Restart(Fault):
         seconds: How long new requests are dropped.
     """
 
-    name: ClassVar[str] = "restart"
-    seconds: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check(self.seconds >= 0, "seconds must not be negative")
+    seconds: float = _bounded(0.2, 0)
 
 
 @dataclass(frozen=True)
-class Duplicate(Fault):
+class Duplicate(Fault, on="events", kinds=("event",)):
     """An event is sent twice to one client."""
 
-    name: ClassVar[str] = "duplicate"
-    on: ClassVar[Named] = "events"
-    kinds: ClassVar[frozenset[RequestKind]] = frozenset({"event"})
-
 
 @dataclass(frozen=True)
-class Reorder(Fault):
+class Reorder(Fault, on="events", kinds=("event",)):
     """An event is sent to one client after the next one, or with the next heartbeat."""
 
-    name: ClassVar[str] = "reorder"
-    on: ClassVar[Named] = "events"
-    kinds: ClassVar[frozenset[RequestKind]] = frozenset({"event"})
-
 
 @dataclass(frozen=True)
-class StopHeartbeats(Fault):
+class StopHeartbeats(Fault, on="heartbeats", kinds=("heartbeat",)):
     """One client gets no more heartbeats on its connection."""
-
-    name: ClassVar[str] = "stop-heartbeats"
-    on: ClassVar[Named] = "heartbeats"
-    kinds: ClassVar[frozenset[RequestKind]] = frozenset({"heartbeat"})
 
 
 @dataclass(frozen=True)
 class LosePower(Fault):
     """The server's process is killed, as by ``kill -9``; only for a process of its own."""
 
-    name: ClassVar[str] = "lose-power"
     applied: bool = False
-
-
-def _check(holds: bool, problem: str) -> None:  # noqa: FBT001 - a condition, not a switch
-    if not holds:
-        raise ValueError(problem)
 
 
 #: All of them, as options list them.

@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -114,8 +113,9 @@ class FaultMiddleware:
 
     async def _inject(self, due: Due, connection: ClientConnection) -> None:
         fault = connection.scope[INJECTED] = due.fault
-        if getattr(fault, "applied", False) and not isinstance(fault, kinds.Delay):
-            await self._apply(connection)
+        response = _BufferedResponse()
+        if getattr(fault, "applied", False):
+            await self._app(connection.scope, connection.receive, response.store)
         match fault:
             case kinds.Drop():
                 await connection.drop()
@@ -128,34 +128,28 @@ class FaultMiddleware:
                 # Windows has no SIGKILL; SIGTERM kills a process there at once.
                 os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
             case kinds.NotAtomic():
-                if not await _NotAtomicBatch(self._app, connection).respond():
+                if not await _apply_partly(self._app, connection):
                     self.faults.withdraw(due)
             case kinds.Delay():
-                await self._delay(fault, connection)
-            case kinds.Throttle():
-                await _ThrottledRequest(self.connections, connection, fault.rate).run(self._app)
-            case kinds.Truncate():
-                await _TruncatedResponse(connection, fault.kept).run(self._app)
+                await self._delay(fault, connection, response)
+            case kinds.Throttle(rate=rate):
+                await _throttle(self._app, connection, self.connections, rate)
+            case kinds.Truncate(kept=kept):
+                await _truncate(self._app, connection, kept)
             case kinds.Corrupt():
-                await self._app(connection.scope, _corrupted(connection), connection.send)
+                await self._app(connection.scope, _corrupted(connection.receive), connection.send)
             case _:
                 await _response(fault)(connection.scope, connection.receive, connection.send)
 
-    async def _apply(self, connection: ClientConnection) -> None:
-        """Pass the request on, and discard the response."""
-        await self._app(connection.scope, connection.receive, _BufferedResponse().store)
-
-    async def _delay(self, fault: kinds.Delay, connection: ClientConnection) -> None:
-        if fault.applied:
-            response = _BufferedResponse()
-            await self._app(connection.scope, connection.receive, response.store)
-            if await self.connections.pause(connection, fault.seconds):
-                await response.send_to(connection.send)
-                return
-        elif await self.connections.pause(connection, fault.seconds):
+    async def _delay(
+        self, fault: kinds.Delay, connection: ClientConnection, response: _BufferedResponse
+    ) -> None:
+        if not await self.connections.pause(connection, fault.seconds):
+            await connection.drop()
+        elif fault.applied:
+            await response.send_to(connection.send)
+        else:
             await self._app(connection.scope, connection.receive, connection.send)
-            return
-        await connection.drop()
 
 
 def is_page(scope: Scope) -> bool:
@@ -175,7 +169,6 @@ def _operations(body: bytes) -> tuple[dict[str, Any], ...]:
 
 
 def _response(fault: kinds.Fault) -> Response:
-    """Return the response that replaces the server's."""
     match fault:
         case kinds.Refuse():
             body = {"exception": fault.kind, "content": fault.text, "error_code": None}
@@ -191,167 +184,123 @@ def _response(fault: kinds.Fault) -> Response:
             raise TypeError(f"{fault!r} is not a fault of aioftrackjobs.devserver.faults")
 
 
-@dataclass(slots=True)
-class _BufferedResponse:
+class _BufferedResponse(list[Message]):
     """A response that is not sent yet."""
 
-    messages: list[Message] = field(default_factory=list)
-
     async def store(self, message: Message) -> None:
-        """Store a message of it."""
-        self.messages.append(message)
+        self.append(message)
 
     async def send_to(self, send: Send) -> None:
-        """Send all of it."""
-        for message in self.messages:
+        for message in self:
             await send(message)
 
     @property
     def is_refusal(self) -> bool:
         """Whether it refuses a batch: the response to an accepted one is a list."""
-        body = b"".join(message.get("body", b"") for message in self.messages)
-        return not body.startswith(b"[")
+        return not b"".join(message.get("body", b"") for message in self).startswith(b"[")
 
 
-class _NotAtomicBatch:
-    """A batch that is refused, and whose operations before the refused one are applied.
+async def _apply_partly(app: ASGIApp, connection: ClientConnection) -> bool:
+    """Apply what comes before the refused operation of a batch; return whether one is refused.
 
     The batch is sent to the server again in parts, as big as it accepts them, until the refused
     operation is left alone.
     """
-
-    def __init__(self, app: ASGIApp, connection: ClientConnection) -> None:
-        self._app = app
-        self._connection = connection
-
-    async def respond(self) -> bool:
-        """Send the response, and return whether the batch was refused."""
-        body = self._connection.body
-        if body is None:  # it is no batch
-            await self._app(self._connection.scope, self._connection.receive, self._connection.send)
-            return False
-        response = await self._response_to(body)
-        if response.is_refusal:
-            await self._keep(_operations(body))
-        await response.send_to(self._connection.send)
-        return response.is_refusal
-
-    async def _keep(self, operations: tuple[dict[str, Any], ...]) -> None:
+    if connection.body is None:  # it is no batch
+        await app(connection.scope, connection.receive, connection.send)
+        return False
+    response = await _response_to(connection.body, app, connection)
+    if response.is_refusal:
+        operations = _operations(connection.body)
         done, refused = 0, len(operations)
         while refused - done > 1:
             middle = (done + refused) // 2
-            response = await self._response_to(to_json(operations[done:middle]))
-            if response.is_refusal:
-                refused = middle
-            else:
-                done = middle
+            part = await _response_to(to_json(operations[done:middle]), app, connection)
+            done, refused = (done, middle) if part.is_refusal else (middle, refused)
+    await response.send_to(connection.send)
+    return response.is_refusal
 
-    async def _response_to(self, body: bytes) -> _BufferedResponse:
-        length = (b"content-length", str(len(body)).encode())
-        kept = [pair for pair in self._connection.scope["headers"] if pair[0] != length[0]]
-        response, parts = _BufferedResponse(), iter([body])
 
-        async def receive() -> Message:
-            part = next(parts, None)
-            if part is None:
-                await self._connection.wait_closed()
-                return {"type": "http.disconnect"}
+async def _response_to(
+    body: bytes, app: ASGIApp, connection: ClientConnection
+) -> _BufferedResponse:
+    length = (b"content-length", str(len(body)).encode())
+    headers = [*(pair for pair in connection.scope["headers"] if pair[0] != length[0]), length]
+    response, parts = _BufferedResponse(), iter([body])
+
+    async def receive() -> Message:
+        for part in parts:
             return {"type": "http.request", "body": part, "more_body": False}
+        await connection.wait_closed()
+        return {"type": "http.disconnect"}
 
-        await self._app(
-            {**self._connection.scope, "headers": [*kept, length]}, receive, response.store
-        )
-        return response
+    await app({**connection.scope, "headers": headers}, receive, response.store)
+    return response
 
 
-class _TruncatedResponse:
-    """A response that breaks off."""
+async def _truncate(app: ASGIApp, connection: ClientConnection, kept: float) -> None:
+    """Pass the request on, and send a part of the response."""
+    left: int | None = None
 
-    def __init__(self, connection: ClientConnection, kept: float) -> None:
-        self._connection = connection
-        self._kept = kept
-        self._left = 0
-        self._is_closed = False
-
-    async def run(self, app: ASGIApp) -> None:
-        """Pass the request on, and send a part of the response."""
-        await app(self._connection.scope, self._connection.receive, self._send)
-        await self._connection.drop()
-
-    async def _send(self, message: Message) -> None:
-        if self._is_closed:
-            return
-        if message["type"] == "http.response.start":
+    async def send(message: Message) -> None:
+        nonlocal left
+        if left is None:
             size = next((int(v) for k, v in message["headers"] if k == b"content-length"), 0)
-            self._left = int(size * self._kept)
-            if size == 0:  # the headers alone are the whole response
-                self._close()
-            else:
-                await self._connection.send(message)
-            return
-        body = message.get("body", b"")[: self._left]
-        self._left -= len(body)
-        if body:
-            await self._connection.send({**message, "body": body, "more_body": True})
-        if self._left == 0:
-            self._close()
+            left = int(size * kept)
+            if size:  # the headers alone would be the whole response
+                await connection.send(message)
+        elif body := message.get("body", b"")[:left]:
+            left -= len(body)
+            await connection.send({**message, "body": body, "more_body": True})
+        if left == 0:
+            connection.close()
 
-    def _close(self) -> None:
-        self._is_closed = True
-        self._connection.close()
+    await app(connection.scope, connection.receive, send)
+    await connection.drop()
 
 
-class _ThrottledRequest:
-    """A request whose bodies pass slowly, until its client has disconnected."""
+async def _throttle(
+    app: ASGIApp, connection: ClientConnection, connections: Connections, rate: float
+) -> None:
+    is_over = False
 
-    def __init__(self, connections: Connections, connection: ClientConnection, rate: float) -> None:
-        self._connections = connections
-        self._connection = connection
-        self._rate = rate
-        self._is_over = False
+    async def wait_for(size: int) -> None:
+        nonlocal is_over
+        if size and not await connections.pause(connection, size / rate):
+            is_over = True
 
-    async def run(self, app: ASGIApp) -> None:
-        """Pass the request on."""
-        await app(self._connection.scope, self._receive, self._send)
-        if self._is_over:
-            await self._connection.drop()
+    async def receive() -> Message:
+        message = await connection.receive()
+        await wait_for(len(message.get("body", b"")))
+        return {"type": "http.disconnect"} if is_over else message
 
-    async def _receive(self) -> Message:
-        message = await self._connection.receive()
-        await self._pass(len(message.get("body", b"")))
-        return {"type": "http.disconnect"} if self._is_over else message
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] != "http.response.body":
-            await self._connection.send(message)
-            return
-        body, size = message.get("body", b""), max(1, int(self._rate * _TICK))
+    async def send(message: Message) -> None:
+        body, size = message.get("body", b""), max(1, int(rate * _TICK))
         for start in range(0, len(body), size):
             piece = body[start : start + size]
-            await self._pass(len(piece))
-            if self._is_over:
+            await wait_for(len(piece))
+            if is_over:
                 return
-            await self._connection.send({"type": message["type"], "body": piece, "more_body": True})
-        await self._connection.send({**message, "body": b""})
+            await connection.send({"type": message["type"], "body": piece, "more_body": True})
+        await connection.send({**message, "body": b""} if body else message)
 
-    async def _pass(self, size: int) -> None:
-        if size and not await self._connections.pause(self._connection, size / self._rate):
-            self._is_over = True
+    await app(connection.scope, receive, send)
+    if is_over:
+        await connection.drop()
 
 
-def _corrupted(connection: ClientConnection) -> Receive:
+def _corrupted(receive: Receive) -> Receive:
     """Return a receive function that changes one byte of the body."""
     is_done = False
 
-    async def receive() -> Message:
+    async def receive_corrupted() -> Message:
         nonlocal is_done
-        message = await connection.receive()
-        body = message.get("body", b"")
+        message = await receive()
+        body = bytearray(message.get("body", b""))
         if is_done or not body:
             return message
         is_done = True
-        middle = len(body) // 2
-        changed = bytes([body[middle] ^ 1])
-        return {**message, "body": body[:middle] + changed + body[middle + 1 :]}
+        body[len(body) // 2] ^= 1
+        return {**message, "body": bytes(body)}
 
-    return receive
+    return receive_corrupted

@@ -7,15 +7,7 @@ import secrets
 import threading
 from dataclasses import dataclass
 
-from aioftrackjobs.devserver.faults.kinds import (
-    Fault,
-    Injected,
-    LosePower,
-    Matcher,
-    On,
-    SeenRequest,
-    matcher_of,
-)
+from aioftrackjobs.devserver.faults import kinds
 
 _SEED_BITS = 32
 
@@ -28,7 +20,7 @@ class MatcherError(Exception):
         reason: The error of the function.
     """
 
-    def __init__(self, fault: Fault, reason: str) -> None:
+    def __init__(self, fault: kinds.Fault, reason: str) -> None:
         super().__init__(fault, reason)
         self.fault = fault
         self.reason = reason
@@ -46,8 +38,8 @@ class Rule:
         left: How often it is still injected; None without end.
     """
 
-    fault: Fault
-    matches: Matcher
+    fault: kinds.Fault
+    matches: kinds.Matcher
     chance: random.Random
     probability: float
     left: int | None
@@ -77,7 +69,7 @@ class Faults:
         self._own_process = own_process
         self._lock = threading.Lock()
         self._rules: list[Rule] = []
-        self._injected: list[Injected] = []
+        self._injected: list[kinds.Injected] = []
         self._planned = 0
         self._seed = secrets.randbits(_SEED_BITS) if seed is None else seed
 
@@ -90,22 +82,22 @@ class Faults:
         return self._seed
 
     @property
-    def injected(self) -> tuple[Injected, ...]:
+    def injected(self) -> tuple[kinds.Injected, ...]:
         """The faults that were injected, in order."""
         return tuple(self._injected)
 
     @property
-    def planned(self) -> tuple[Fault, ...]:
+    def planned(self) -> tuple[kinds.Fault, ...]:
         """The faults that may still be injected, in the order in which they were planned."""
         return tuple(rule.fault for rule in list(self._rules) if rule.left != 0)
 
     def inject(
         self,
-        fault: Fault,
+        fault: kinds.Fault,
         *,
         times: int | None = None,
         probability: float | None = None,
-        on: On | None = None,
+        on: kinds.On | None = None,
     ) -> None:
         """Plan a fault: for the next request, unless the arguments say otherwise.
 
@@ -122,7 +114,7 @@ class Faults:
             ValueError: If an argument is wrong, or *fault* would kill a process that is not the
                 server's own.
         """
-        if isinstance(fault, LosePower) and not self._own_process:
+        if isinstance(fault, kinds.LosePower) and not self._own_process:
             raise ValueError(
                 "this server shares its process with other code, which would be killed too; "
                 "use aioftrackjobs.testing.ServerProcess, or serve --fault"
@@ -132,7 +124,7 @@ class Faults:
         if probability is not None and not 0 < probability <= 1:
             raise ValueError("probability must be more than 0, and 1 at most")
         left = 1 if times is None and probability is None else times
-        matches = matcher_of(fault.on if on is None else on)
+        matches = kinds.matcher_of(fault.on if on is None else on)
         with self._lock:
             chance = random.Random(f"{self._seed}/{self._planned}")  # noqa: S311 - to be repeated
             self._planned += 1
@@ -156,7 +148,7 @@ class Faults:
             self._planned = 0
             self._seed = self._seed if seed is None else seed
 
-    def due(self, request: SeenRequest) -> Due | None:
+    def due(self, request: kinds.SeenRequest) -> Due | None:
         """Return the fault for *request*, which counts as injected from now on; None for none.
 
         Raises:
@@ -168,7 +160,7 @@ class Faults:
                 return None
             if rule.left is not None:
                 rule.left -= 1
-            injected = Injected(rule.fault, request)
+            injected = kinds.Injected(rule.fault, request)
             self._injected.append(injected)
             return Due(rule, injected)
 
@@ -190,15 +182,15 @@ class Due:
     """A fault that is due for a request."""
 
     rule: Rule
-    injected: Injected
+    injected: kinds.Injected
 
     @property
-    def fault(self) -> Fault:
+    def fault(self) -> kinds.Fault:
         """The fault."""
         return self.rule.fault
 
 
-def _is_due(rule: Rule, request: SeenRequest) -> bool:
+def _is_due(rule: Rule, request: kinds.SeenRequest) -> bool:
     if rule.left == 0:
         return False
     try:

@@ -22,7 +22,6 @@ def facts_of(path: Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> bytes:
-    """Return the content of the box ``moov``."""
     with path.open("rb") as file:
         while start := file.read(16):
             kind, length, size = _head(start)
@@ -52,7 +51,6 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _all(content: bytes, *path: bytes) -> Iterator[bytes]:
-    """Yield the content of all boxes at *path*."""
     for kind, inside in _boxes(content):
         if kind == path[0]:
             yield from _all(inside, *path[1:]) if len(path) > 1 else (inside,)

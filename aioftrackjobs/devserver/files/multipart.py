@@ -51,17 +51,7 @@ class Parts:
         return tag
 
     def assemble(self, announced: AnnouncedUpload, parts: Any) -> IncomingFile:
-        """Return the whole file, for the caller to keep or discard; the parts stay.
-
-        Args:
-            announced: The upload.
-            parts: The list of numbers and tags that the client sent.
-
-        Raises:
-            ValidationError: If that is not a list of all its parts.
-            MissingPartError: If one of them has not arrived.
-            TransferError: If they do not match what was announced.
-        """
+        """Return the whole file, for the caller to keep or discard; the parts stay."""
         paths = [
             self._path(announced, number, tag)
             for number, tag in enumerate(_tags(parts, announced.number), 1)
@@ -140,11 +130,6 @@ def _append(whole: IncomingFile, path: Path) -> None:
 
 
 def _tags(parts: Any, expected: int) -> list[str]:
-    """Return the tags of all parts in order.
-
-    Raises:
-        ValidationError: If *parts* does not name each of *expected* parts once.
-    """
     if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
         raise ValidationError("'parts' must be a list of objects.")
     tags: dict[int, str] = {}

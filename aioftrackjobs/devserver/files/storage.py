@@ -144,7 +144,6 @@ class _FolderLock:
                 fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def release(self) -> None:
-        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -180,11 +179,7 @@ class Storage:
         return IncomingFile(self.folder, self.path(component_id), hashed=hashed)
 
     def path(self, component_id: str) -> Path:
-        """Return the path of a component's file, whether or not it exists.
-
-        Raises:
-            ValueError: If no file can have that name.
-        """
+        """Return the path of a component's file, whether or not it exists."""
         if not is_storable(component_id):
             raise ValueError(component_id)
         return self.folder / component_id

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from aioftrackjobs.devserver.api_errors import EntityNotFoundError, UnsupportedO
 
 #: Pixels on the longer side that a client may request.
 LARGEST_SIZE = 4096
+#: A grey square, which clients show where there is no thumbnail.
+PLACEHOLDER = files(__package__).joinpath("no_thumbnail.png").read_bytes()
 #: Pixels of an image that is read, each of which takes up to 16 bytes meanwhile.
 _MOST_PIXELS = 64_000_000
 _JPEG_QUALITY = 85
@@ -25,10 +26,6 @@ def picture_of(path: Path, size: int, *, keeps_png: bool = False) -> tuple[bytes
 
     It is never larger than the image, and a JPEG; if *keeps_png*, a PNG or an image with
     transparency becomes a PNG.
-
-    Raises:
-        EntityNotFoundError: If the file holds no image, or one that is too big.
-        UnsupportedOperationError: If Pillow is not installed.
     """
     try:  # here, because most servers make no picture
         image, operations = import_module("PIL.Image"), import_module("PIL.ImageOps")
@@ -58,16 +55,3 @@ def _made(image: Any, operations: Any, size: int, *, keeps_png: bool) -> tuple[b
     else:
         upright.convert("RGB").save(written, "JPEG", quality=_JPEG_QUALITY)
     return written.getvalue(), "image/png" if is_png else "image/jpeg"
-
-
-def placeholder(size: int = 64) -> bytes:
-    """Return a grey square as PNG, which clients show where there is no thumbnail."""
-    rows = (b"\0" + b"\x80" * size) * size
-    header = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    checksum = struct.pack(">I", zlib.crc32(name + content))
-    return struct.pack(">I", len(content)) + name + content + checksum

@@ -133,9 +133,6 @@ class UploadTokens:
         Args:
             token: The last part of an upload's address, or the id of an upload in parts.
             use: Which of the two; ``put`` or ``upload``.
-
-        Raises:
-            TransferError: If no server with this secret made it.
         """
         signature, content = token[:_SIGNATURE_CHARACTERS], token[_SIGNATURE_CHARACTERS:]
         if not token.isascii() or not self.is_signature(use, content, signature):
@@ -177,10 +174,6 @@ def _checksum(operation: Mapping[str, Any]) -> str | None:
 
 
 def check_digest(announced: AnnouncedUpload, incoming: IncomingFile) -> None:
-    """Check a whole file against the announced digest, if there is one.
-
-    Raises:
-        TransferError: If the digests differ.
-    """
+    """Check a whole file against the announced digest, if there is one."""
     if announced.checksum is not None and base64.b64decode(announced.checksum) != incoming.md5():
         raise TransferError("What arrived does not have the MD5 digest that was announced.")

@@ -62,7 +62,6 @@ class ActionEndpoints:
         return json_response(to_json({"messages": self._engine.actions.messages}))
 
     async def _read(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """Return the caller and the body of a request."""
         try:
             async with self._reader.read(request) as (caller, body):
                 await self._database.run(self._engine.check_user, caller.identity)

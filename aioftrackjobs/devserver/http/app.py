@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Unpack
+from typing import Any, Unpack
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,11 +21,11 @@ from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
 from aioftrackjobs.devserver.http.event_endpoints import EventEndpoints
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
-from aioftrackjobs.devserver.http.login_page import LoginPage
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import CORS, error_response
-from aioftrackjobs.devserver.http.trusted import TrustedMiddleware
+from aioftrackjobs.devserver.http.trusted import TrustedMiddleware, is_trusted
 from aioftrackjobs.devserver.options import Options, ServerOptions
+from aioftrackjobs.devserver.pages.login import LoginPage
 from aioftrackjobs.devserver.pages.routes import Pages
 
 
@@ -48,7 +48,8 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     reader = BatchReader(engine, database)
     files = FileEndpoints(engine, database)
     events = EventEndpoints(engine, database)
-    login = LoginPage(engine, database, trusted_hosts)
+    hosts = frozenset(host.lower() for host in trusted_hosts)
+    login = LoginPage(engine, database.run, lambda name: is_trusted(name, hosts))
     actions = ActionEndpoints(engine, database, reader)
     pages = Pages(engine, database.run)
 
@@ -79,7 +80,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
         ],
         middleware=[Middleware(TrustedMiddleware, hosts=trusted_hosts), CORS],
         exception_handlers={
-            ApiError: _api_error_response,
+            ApiError: lambda _, error: error_response(error),
             HTTPException: _http_error_response,
             Exception: _failure_response,
         },
@@ -99,13 +100,7 @@ def _get_only(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> 
     return route
 
 
-def _api_error_response(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)  # noqa: S101 - the class this handler is for
-    return error_response(error)
-
-
-def _http_error_response(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - the class this handler is for
+def _http_error_response(_: Request, error: Any) -> Response:
     response = error_response(RequestError(f"{error.detail}.", status=error.status_code))
     response.headers.update(error.headers or {})
     return response

@@ -54,11 +54,7 @@ class Slot:
         return True
 
     async def acquire(self, timeout: float, busy: str) -> None:
-        """Wait for the slot; slots are given in the order in which they are requested.
-
-        Raises:
-            BusyError: With the text *busy*, if there is none within *timeout* seconds.
-        """
+        """Wait for the slot; slots are given in the order in which they are requested."""
         try:
             with anyio.fail_after(timeout):
                 await self._limiter.acquire_on_behalf_of(self)

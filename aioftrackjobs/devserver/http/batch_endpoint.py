@@ -22,12 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import ApiError, DatabaseLockedError
 from aioftrackjobs.devserver.engine import Call, Engine
-from aioftrackjobs.devserver.http.backpressure import (
-    BIG_TOTAL,
-    SMALL,
-    DatabaseThread,
-    Slot,
-)
+from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, SMALL, DatabaseThread, Slot
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import batch_error_response, json_response
 from aioftrackjobs.devserver.limits import NeedsSlotError, SlowQueryError
@@ -44,6 +39,9 @@ _BLOCK = 64 * 1024
 _CHECK_AFTER = 0.2
 #: Requests that read beside others, as their queries take long.
 _SLOW = 1
+#: Operations of a batch that may keep others waiting for a noticeable time, and seconds between two
+#: such batches, in which those that have waited for the first one come before the second.
+_LONG, _LONG_PAUSE = 500, 0.05
 #: Seconds for which a request tries again if another process writes, and between two tries.
 _LOCKED_FOR, _LOCKED_PAUSE = 5.0, 0.05
 #: Rounds of the event loop until it has noticed that a connection has ended.
@@ -63,6 +61,8 @@ class BatchEndpoint:
         self._slow_threads = anyio.CapacityLimiter(_SLOW)
         # One at a time: several would keep the interpreter from all other requests.
         self._parsing = anyio.CapacityLimiter(1)
+        # The same for the database: a small batch must wait for the end of one of them, not of all.
+        self._long = anyio.CapacityLimiter(1)
         self._assembling = anyio.CapacityLimiter(2)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,23 +83,21 @@ class BatchEndpoint:
         async with self._reader.read(request) as (caller, body):
             if len(body) > _LIKELY_BIG:
                 slot.acquire_nowait()
-            with closing(await self._parsed(body, caller)) as call:
+            with closing(await self._parsed(body, caller, request)) as call:
                 if call.completes_uploads:
                     # This takes long and does not use the database: other requests go on.
                     await run_sync(self._engine.assemble, call, limiter=self._assembling)
                 return await self._run(call, request, slot)
 
-    async def _parsed(self, body: bytes, caller: Caller) -> Call:
+    async def _parsed(self, body: bytes, caller: Caller, request: Request) -> Call:
         if len(body) <= _PARSED_AT_ONCE:
             return self._engine.parse(body, caller)
-        return await run_sync(self._engine.parse, body, caller, limiter=self._parsing)
+        async with self._parsing:
+            await _check_presence(request)
+            return await run_sync(self._engine.parse, body, caller)
 
     async def _run(self, call: Call, request: Request, slot: Slot) -> bytes:
-        """Run *call*: at first in its turn, and beside others if it turns out to take long.
-
-        Raises:
-            ClientDisconnect: If the client has left meanwhile.
-        """
+        """Run *call*: at first in its turn, and beside others if it turns out to take long."""
         run, gives_up_at = self._in_turn, monotonic() + _LOCKED_FOR
         while True:
             largest = self._limits.response if slot.is_held else min(SMALL, self._limits.response)
@@ -124,6 +122,16 @@ class BatchEndpoint:
             await _check_presence(request)
 
     async def _in_turn(self, call: Call, request: Request, largest: int) -> bytes:
+        if len(call.operations) <= _LONG:
+            return await self._in_order(call, request, largest)
+        with Slot(self._long) as turn:
+            if not turn.acquire_nowait():
+                await turn.acquire(self._limits.queue_timeout, "Other clients send long batches.")
+                await anyio.sleep(_LONG_PAUSE)
+                await _check_presence(request)
+            return await self._in_order(call, request, largest)
+
+    async def _in_order(self, call: Call, request: Request, largest: int) -> bytes:
         began = monotonic()
 
         def respond() -> bytes | None:
@@ -164,7 +172,6 @@ class BatchEndpoint:
 
 
 def _messages(response: bytes) -> Iterator[Message]:
-    """Yield *response* in the pieces in which it is sent."""
     headers = json_response(response).raw_headers
     yield {"type": "http.response.start", "status": 200, "headers": headers}
     for start in range(0, len(response), _BLOCK):
@@ -174,11 +181,6 @@ def _messages(response: bytes) -> Iterator[Message]:
 
 
 async def _check_presence(request: Request) -> None:
-    """Check that the client still waits for the response.
-
-    Raises:
-        ClientDisconnect: If it does not.
-    """
     for _ in range(_ROUNDS):
         if await request.is_disconnected():
             raise ClientDisconnect

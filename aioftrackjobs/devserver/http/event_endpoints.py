@@ -89,7 +89,6 @@ class EventEndpoints:
 
 
 async def _send(websocket: WebSocket, connection: Connection) -> None:
-    """Send what waits, as fast as the client reads it."""
     with suppress(WebSocketDisconnect):
         while True:
             await websocket.send_text(await connection.take())

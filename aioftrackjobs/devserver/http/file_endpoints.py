@@ -6,9 +6,7 @@ import functools
 import html
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
@@ -25,12 +23,10 @@ from aioftrackjobs.devserver.api_errors import (
 )
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.files.storage import IncomingFile, is_storable
-from aioftrackjobs.devserver.files.thumbnails import LARGEST_SIZE, picture_of, placeholder
+from aioftrackjobs.devserver.files.thumbnails import LARGEST_SIZE, PLACEHOLDER, picture_of
 from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread, Slot
 from aioftrackjobs.devserver.http.upload_receiver import receive
-
-Result = TypeVar("Result")
 
 #: Bytes of a file read at once: big enough that the change to a worker thread costs nothing.
 _BLOCK = 2 * 1024 * 1024
@@ -46,9 +42,6 @@ class FileEndpoints:
         self._database = database
         self._pictures = anyio.CapacityLimiter(2)
         self._uploads = anyio.CapacityLimiter(engine.limits.uploads)
-
-    async def _blocking(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        return await self._database.run(function, *arguments)
 
     async def upload(self, request: Request) -> Response:
         """Receive the file that was announced for this address."""
@@ -75,7 +68,6 @@ class FileEndpoints:
         return Response(headers={"ETag": f'"{tag}"'})
 
     def _keep(self, announced: AnnouncedUpload, incoming: IncomingFile) -> str:
-        """Keep the file or part that has arrived, and return its tag."""
         if announced.upload is not None:
             return self._engine.parts.keep(announced, incoming)
         incoming.keep()
@@ -124,7 +116,7 @@ class FileEndpoints:
             await self._check_credentials(request)
         elif not self._engine.uploads.is_signature("get", component_id, signature):
             raise InvalidCredentialsError
-        return await self._blocking(self._engine.file_of, component_id)
+        return await self._database.run(self._engine.file_of, component_id)
 
     def _component_id(self, request: Request) -> str:
         component_id = request.query_params.get("id", "")
@@ -139,7 +131,7 @@ class FileEndpoints:
             query.get("username") or headers.get("ftrack-user"),
             query.get("apiKey") or headers.get("ftrack-api-key"),
         )
-        await self._blocking(self._engine.check_user, identity)
+        await self._database.run(self._engine.check_user, identity)
 
 
 class _ComponentFile(FileResponse):
@@ -170,4 +162,4 @@ class _ComponentFile(FileResponse):
 
 async def no_thumbnail(_: Request) -> Response:
     """Send what clients show where there is no thumbnail."""
-    return Response(placeholder(), media_type="image/png")
+    return Response(PLACEHOLDER, media_type="image/png")

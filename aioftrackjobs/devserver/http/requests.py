@@ -36,11 +36,7 @@ def _options_in(headers: Mapping[str, str]) -> set[str]:
 
 
 def caller_of(request: Request, credentials: Credentials) -> Caller:
-    """Return the sender of a batch, and the form in which it gets the response.
-
-    Raises:
-        InvalidCredentialsError: If the headers do not have the key of a user.
-    """
+    """Return the sender of a batch, and the form in which it gets the response."""
     headers = request.headers
     identity = credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))
     options = _options_in(headers)
@@ -53,7 +49,6 @@ def caller_of(request: Request, credentials: Credentials) -> Caller:
 
 
 def _base_url(scope: Scope, headers: Mapping[str, str]) -> str:
-    """Return the address by which a client has reached the server."""
     host = headers.get("host") or "{}:{}".format(*scope.get("server") or ("localhost", 80))
     return f"{scope['scheme']}://{host}{scope.get('root_path', '')}/"
 
@@ -69,12 +64,7 @@ class BatchReader:
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[tuple[Caller, bytes]]:
-        """Enter with the sender and the body of a batch; a big one keeps its slot in the block.
-
-        Raises:
-            ApiError: If the credentials are wrong, or the body is too big or arrives too slowly.
-            ClientDisconnect: If it ends too early.
-        """
+        """Enter with the sender and the body of a batch; a big one keeps its slot in the block."""
         caller = request.scope.get(READ)  # by a middleware, which holds the slot
         if isinstance(caller, ApiError):
             raise caller

@@ -52,18 +52,14 @@ class TrustedMiddleware:
             await error_response(error)(scope, receive, send)
 
     def _untrusted(self, called: str, origin: str | None) -> str | None:
-        """Return why a request is refused; None if it is not."""
         host = _name_of(f"//{called}")
-        if not self._is_trusted(host) and not _is_address(host):
+        if not is_trusted(host, self._hosts) and not _is_address(host):
             return f"This server is not called '{host}'"
         if origin is not None:
             name = _name_of(origin) if origin.startswith(_PAGES) else _UNREADABLE
-            if name != host and not self._is_trusted(name):
+            if name != host and not is_trusted(name, self._hosts):
                 return f"Pages of '{origin}' must not call this server"
         return None
-
-    def _is_trusted(self, name: str) -> bool:
-        return is_trusted(name, self._hosts)
 
 
 #: Stands for what is no address, as the origin ``null`` of pages in files and frames.

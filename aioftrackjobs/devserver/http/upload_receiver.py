@@ -51,24 +51,18 @@ class _Consumer:
             self._free.release()  # if it failed, feed() must not wait for ever
 
     async def feed(self, block: bytes) -> None:
-        """Pass *block* on; wait while the queue is full."""
         if not self._free.acquire(blocking=False):
             await run_sync(self._free.acquire)
         self._blocks.put(block)
 
     def close(self) -> None:
-        """Make the thread end when it has consumed all blocks."""
         self._blocks.put(None)
 
 
 async def receive(
     request: Request, incoming: IncomingFile, announced: AnnouncedUpload, limits: Limits
 ) -> None:
-    """Write the body of *request* while it arrives, and hash it if its digest is needed.
-
-    Raises:
-        RequestError: If it does not match what was announced, ends too early, or stalls.
-    """
+    """Write the body of *request* while it arrives, and hash it if its digest is needed."""
     consumers = [_Consumer(incoming.write)]
     if incoming.is_hashed:
         consumers.append(_Consumer(incoming.hash))
@@ -127,12 +121,6 @@ async def _feed(consumers: list[_Consumer], chunks: list[bytes]) -> None:
 
 
 async def _pieces_of(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    """Yield the body in the pieces in which it arrives.
-
-    Raises:
-        RequestError: If the next piece or the whole takes too long.
-        ClientDisconnect: If it ends too early.
-    """
     stream, ends_at = request.stream(), anyio.current_time() + limits.body
     while True:
         try:

@@ -139,12 +139,7 @@ class Batch:
                 self._make(known, Payload(values=key))
 
     def finish(self) -> None:
-        """Check what can only be checked when the whole batch is done, and complete the results.
-
-        Raises:
-            ValidationError: If a required attribute of a written entity has no value, or an
-                entity is below itself.
-        """
+        """Check what can only be checked when the whole batch is done, and complete the results."""
         for (root, *key), known in self._touched.items():
             names = self._model.types[root].primary_key
             row = known or self._transaction.read(root, dict(zip(names, key, strict=True)))
@@ -187,11 +182,6 @@ class Batch:
         return entity_type
 
     def _row(self, entity_type: EntityType, key: Key) -> dict[str, Any]:
-        """Return the row of the entity with the given *key* as it is now.
-
-        Raises:
-            EntityNotFoundError: If there is none, or it is of another type.
-        """
         row = self._touched.get((entity_type.root, *key.values()))
         row = row or self._transaction.read(entity_type.root, key)
         if row is None or row[TYPE] not in entity_type.concrete:
@@ -229,7 +219,6 @@ class Batch:
         return row
 
     def _change(self, entity_type: EntityType, row: dict[str, Any], payload: Payload) -> Entity:
-        """Change the entity in *row* as *payload* says."""
         key = {name: row[name] for name in entity_type.primary_key}
         self._refuse_immutable(entity_type, row, payload.values)
         values = {name: value for name, value in payload.values.items() if name not in key}
@@ -247,7 +236,6 @@ class Batch:
         self._touched[entity_type.root, *key] = row
 
     def _invalidate_rows(self) -> None:
-        """Have all rows read again, as cascades may have changed or deleted them."""
         self._has_cascaded = True
         self._touched = dict.fromkeys(self._touched)
 
@@ -289,7 +277,6 @@ class Batch:
     def _join(
         self, link: Link, where: str, owner: str, target: EntityType, members: list[str]
     ) -> None:
-        """Create and delete the entities that join *owner* and its *members*."""
         name = self._model.link_table(link)
         table = self._transaction.tables[name]
         of_owner = table.c[link.here] == sa.bindparam("owner")

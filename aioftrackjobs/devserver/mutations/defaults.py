@@ -43,22 +43,12 @@ class Defaults:
     def complete_change(
         self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
     ) -> None:
-        """Add to a change of an entity the values that depend on it.
-
-        Args:
-            entity_type: Type of the entity.
-            row: The entity before the change.
-            values: The change.
-        """
+        """Add to a change of an entity the values that depend on it."""
         stamp_finished_at(entity_type, row, values)
         self._continue_series(entity_type, row, values)
 
     def check_unique(self, entity_type: EntityType, values: Mapping[str, Any]) -> None:
-        """Check that no other entity has the same value of a unique attribute.
-
-        Raises:
-            DuplicateEntryError: If one has; *values* must have the key too.
-        """
+        """Check that no other entity has the same value of a unique attribute."""
         name = UNIQUE.get(entity_type.name)
         if name is None or values.get(name) is None or name not in entity_type.attributes:
             return
@@ -126,7 +116,6 @@ class Defaults:
         values[series.number] = min((highest or 0) + 1, LARGEST_INTEGER)
 
     def _place_in_project(self, entity_type: EntityType, values: dict[str, Any]) -> None:
-        """Take the project of the parent, for a new entity below one."""
         parent = entity_type.relations.get("parent")
         missing = "project_id" in entity_type.attributes and values.get("project_id") is None
         if parent is None or not missing or values.get("parent_id") is None:

@@ -34,11 +34,7 @@ class Hierarchy:
                 self._moved[entity_type.name, relation.key, own_id] = None
 
     def check(self) -> None:
-        """Check that there is no cycle.
-
-        Raises:
-            ValidationError: If an entity is below itself.
-        """
+        """Check that there is no cycle."""
         checked = defaultdict[tuple[str, str], set[str]](set)
         for name, key, own_id in self._moved:
             root = self._model.types[name].root

@@ -56,12 +56,7 @@ class Payload:
 
 
 def read_payload(model: Model, entity_type: EntityType, data: Any) -> Payload:
-    """Return the values in *data* for an entity.
-
-    Raises:
-        ValidationError: If it has values that the type does not take, or attributes that it does
-            not have, unless *model* ignores these.
-    """
+    """Return the values in *data* for an entity."""
     if not isinstance(data, Mapping):
         raise ValidationError("'entity_data' must be an object.")
     payload = Payload()
@@ -85,11 +80,7 @@ def read_payload(model: Model, entity_type: EntityType, data: Any) -> Payload:
 
 
 def read_key(entity_type: EntityType, key: Any) -> Key:
-    """Return the key of an entity from an operation, which has a list or one bare value.
-
-    Raises:
-        ValidationError: If it does not match the type's primary key.
-    """
+    """Return the key of an entity from an operation, which has a list or one bare value."""
     values = key if isinstance(key, list) else [key]
     names = entity_type.primary_key
     if len(values) != len(names) or not all(isinstance(value, str | int) for value in values):
@@ -153,11 +144,7 @@ def _read_reference(
 def check_custom_value(
     model: Model, transaction: Transaction, configuration_id: object, data: Any
 ) -> None:
-    """Check that the value in *data* is one of the custom attribute with this configuration.
-
-    Raises:
-        ValidationError: If it is of another type.
-    """
+    """Check that the value in *data* is one of the custom attribute with this configuration."""
     value = data.get("value") if isinstance(data, Mapping) else None
     configuration = _row(model, transaction, "CustomAttributeConfiguration", configuration_id)
     kind = _row(model, transaction, "CustomAttributeType", configuration.get("type_id")).get("name")

@@ -45,11 +45,7 @@ class BoundPath:
 
 
 def bound_relations(model: Model, entity_type: EntityType, path: Sequence[Step]) -> tuple[Hop, ...]:
-    """Return the relations that *path* follows from *entity_type*.
-
-    Raises:
-        ValidationError: If a step is no relation, or there are too many.
-    """
+    """Return the relations that *path* follows from *entity_type*."""
     _check_length(path)
     hops = list[Hop]()
     for step in path:
@@ -59,11 +55,7 @@ def bound_relations(model: Model, entity_type: EntityType, path: Sequence[Step])
 
 
 def bound_value(model: Model, entity_type: EntityType, path: Path) -> BoundPath:
-    """Return the value that *path* leads to from *entity_type*.
-
-    Raises:
-        ValidationError: If the path leads nowhere, or to something without a single value.
-    """
+    """Return the value that *path* leads to from *entity_type*."""
     _check_length(path)
     *before, last = path
     hops = bound_relations(model, entity_type, before)
@@ -92,11 +84,7 @@ def bound_value(model: Model, entity_type: EntityType, path: Path) -> BoundPath:
 
 
 def bound_step(model: Model, entity_type: EntityType, step: Step) -> Hop:
-    """Return the relation of one *step*, to its target narrowed by the cast.
-
-    Raises:
-        ValidationError: If it is no relation, or cannot lead to the type of the cast.
-    """
+    """Return the relation of one *step*, to its target narrowed by the cast."""
     owner = model.type_with(entity_type, step.name)
     relation = owner.relations.get(step.name)
     if relation is None:

@@ -84,11 +84,7 @@ class Compiler:
         return _paged(statement.order_by(*self._order(query, scope)), query, more=1)
 
     def select_groups(self, query: ast.Query) -> tuple[sa.Select[Any], dict[str, Attribute]]:
-        """Return the statement of a query that groups, and of which attribute its columns are.
-
-        Raises:
-            ValidationError: If it names what it cannot.
-        """
+        """Return the statement of a query that groups, and of which attribute its columns are."""
         scope = self._scope(query)
         groups = Groups(query, lambda path: self._value(path, scope))
         columns = [column.label(name) for name, (_, column) in groups.columns.items()]
@@ -99,7 +95,6 @@ class Compiler:
         return _paged(statement, query, more=1), attributes
 
     def _scope(self, query: ast.Query) -> Scope:
-        """Return the scope of the entities that *query* selects."""
         return Scope(self._model, self._tables, self._model.type(query.entity_type))
 
     def _narrowed(
@@ -145,7 +140,6 @@ class Compiler:
                 return self._test_of_value(expression, scope)
 
     def _test_of_value(self, test: ast.Comparison | ast.Membership, scope: Scope) -> Condition:
-        """Return the condition that the value at the end of the path of *test* passes it."""
         self._count(_RELATION * (len(test.path) - 1))
         bound = bound_value(self._model, scope.entity_type, test.path)
 

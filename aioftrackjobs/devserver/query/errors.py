@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.resources import files
 from typing import Any
 
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from pydantic_core import from_json
 
 from aioftrackjobs.devserver.api_errors import ParseError
 
+_DATA = from_json(files(__package__).joinpath("errors.json").read_bytes())
 #: What can be written, for terminals whose name does not show it.
-_READABLE = {
-    "NAME": "a name",
-    "BARE": "a value",
-    "STRING": "a quoted text",
-    "OPERATOR": "an operator",
-    "LPAR": "'('",
-    "RPAR": "')'",
-    "LSQB": "'['",
-    "RSQB": "']'",
-    "COMMA": "','",
-    "DOT": "'.'",
-    "ASCENDING": "'ascending'",
-    "DESCENDING": "'descending'",
-    "$END": "the end",
-}
+_READABLE: Mapping[str, str] = _DATA["readable"]
 #: Syntax of other query languages and common slips, with what to write instead.
-_SLIPS = tuple(
-    (re.compile(pattern, re.IGNORECASE), remedy)
-    for pattern, remedy in (
-        (r"\bis\s+not\b\s*", "did you mean 'is_not'?"),
-        (r"\bnot\s+in\b", "did you mean 'not_in'?"),
-        (r"\bnot\s+like\b", "did you mean 'not_like'?"),
-        (r"==", "did you mean '='?"),
-        (r"<>", "did you mean '!='?"),
-        (r"&&?", "did you mean 'and'?"),
-        (r"\|\|?", "did you mean 'or'?"),
-        (r"\*", "name the attributes."),
-        (r"\[\s*[\"']", 'write \'any (key is "..." and value is "...")\''),
-        (r"(?<=\w)[\"'](?=\w)", "a quote within quotes needs a backslash."),
-    )
-)
+_SLIPS = tuple((re.compile(text, re.IGNORECASE), remedy) for text, remedy in _DATA["slips"])
 _NESTING = re.compile(r"""[()]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
 _LONGEST_SHOWN = 2000
 _LONGEST_TOKEN = 80

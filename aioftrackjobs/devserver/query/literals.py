@@ -45,11 +45,7 @@ def like_pattern(literal: Literal) -> str:
 
 
 def value_of(attribute: Attribute, literal: Literal) -> Scalar:
-    """Return *literal* in the stored form of *attribute*.
-
-    Raises:
-        ValidationError: If no value of the attribute can be written so.
-    """
+    """Return *literal* in the stored form of *attribute*."""
     text = text_of(literal)
     try:
         if attribute.is_datetime:

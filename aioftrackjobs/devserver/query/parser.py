@@ -36,11 +36,7 @@ _trees = BoundedCache(_CACHED, lambda cached: cached[0])
 
 
 def parse(text: str) -> ast.Query:
-    """Return the syntax tree of *text*.
-
-    Raises:
-        ParseError: Saying where the text stops being a query, and what could stand there.
-    """
+    """Return the syntax tree of *text*."""
     cached: tuple[int, ast.Query] | None = _trees.get(text)
     if cached is None:
         cached = _trees[text] = (len(text), _parsed(text))

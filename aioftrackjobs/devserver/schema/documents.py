@@ -62,11 +62,7 @@ class _Document(_Shape):
 
 
 def check_documents(schemas: Iterable[object]) -> dict[str, dict[str, Any]]:
-    """Return the documents of *schemas* by name, in their order.
-
-    Raises:
-        ServerStartError: If one of them is invalid; it names the document and the problem.
-    """
+    """Return the documents of *schemas* by name, in their order."""
     if isinstance(schemas, str | bytes | Mapping) or not isinstance(schemas, Iterable):
         raise ServerStartError(
             "schemas", None, f"a list of documents is needed, not a {type(schemas).__name__}"
@@ -139,7 +135,6 @@ def _key_problems(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _json_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield whether it is not JSON: the whole document is sent to clients."""
     try:
         json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -32,11 +32,7 @@ SchemaSource: TypeAlias = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 
 
 def read_schemas(source: SchemaSource) -> Any:
-    """Return the documents of *source*, which are not checked yet.
-
-    Raises:
-        ServerStartError: If there is no such file, or it is not JSON.
-    """
+    """Return the documents of *source*, which are not checked yet."""
     if not isinstance(source, str | os.PathLike):
         return source
     name = os.fspath(source)
@@ -49,11 +45,7 @@ def read_schemas(source: SchemaSource) -> Any:
 
 
 def load_model(schemas: Iterable[object]) -> Model:
-    """Return the model of *schemas*, which are documents as ``query_schemas`` returns them.
-
-    Raises:
-        ServerStartError: If one of them is not a valid document.
-    """
+    """Return the model of *schemas*, which are documents as ``query_schemas`` returns them."""
     # Imports pydantic, which takes a tenth of a start, and built-in schemas do not need.
     from aioftrackjobs.devserver.schema.documents import check_documents
 

@@ -190,11 +190,7 @@ class Model:
     ignores_unknown: bool = False
 
     def type(self, name: str) -> EntityType:
-        """Return the type called *name*.
-
-        Raises:
-            ValidationError: If there is none.
-        """
+        """Return the type called *name*."""
         try:
             return self.types[name]
         except (KeyError, TypeError):

@@ -21,8 +21,6 @@ SERVER_DEFAULTS: Mapping[tuple[str, str], str] = {
 BY_ACTING_USER = frozenset({("AssetVersion", "user_id")})
 #: Required attributes for which the server makes up a unique value if clients send none.
 MADE_UP = frozenset({("User", "username")})
-#: The id of the user ``jenkins``, which the tests of the official Python client expect.
-JENKINS = "d07ae5d0-66e1-11e1-b5e9-f23c91df25eb"
 #: Types that only administrators change: with them, users could grant themselves anything.
 ADMINISTERED = frozenset({"SecurityRole", "UserSecurityRole", "UserSecurityRoleProject"})
 #: By type: the type that joins the acting user to a new entity, and its keys of both. The caller

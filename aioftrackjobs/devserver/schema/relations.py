@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from aioftrackjobs.devserver.schema import quirks
 from aioftrackjobs.devserver.schema.inheritance import aliases_of, foreign_key_target
 from aioftrackjobs.devserver.schema.model import (
     SCALAR_TYPES,
@@ -24,16 +25,6 @@ from aioftrackjobs.devserver.schema.model import (
     Model,
     Relation,
     Series,
-)
-from aioftrackjobs.devserver.schema.quirks import (
-    DIFFERENCES,
-    LINK_ENDS,
-    LINKED_RELATIONS,
-    NARROWED_COLLECTIONS,
-    OTHER_NAMES,
-    RELATION_ALIASES,
-    SUMS,
-    WIDER_TARGETS,
 )
 
 _TREES = {"ancestors": "up", "descendants": "down"}
@@ -47,7 +38,7 @@ def resolve_relations(model: Model) -> None:
             if is_reference(fragment) and fragment["$ref"] in model.types:
                 relation = _to_one(model, entity_type, name, fragment)
                 entity_type.relations[name] = relation
-                other_name = RELATION_ALIASES.get((entity_type.name, name), name)
+                other_name = quirks.RELATION_ALIASES.get((entity_type.name, name), name)
                 entity_type.relations.setdefault(other_name, relation)
     for entity_type in model.types.values():
         for name, fragment in entity_type.document["properties"].items():
@@ -122,16 +113,15 @@ def _key_attribute(model: Model, entity_type: EntityType, name: str, target: Ent
 
 
 def _has_open_ends(entity_type: EntityType) -> bool:
-    """Return whether entities of a type link others of any two types, by bare keys."""
     ends = [entity_type.attributes.get(name) for name in ("from_id", "to_id")]
     return all(end is not None and not end.references for end in ends)
 
 
 def _to_many(model: Model, owner: EntityType, name: str, target_name: str) -> Relation:
-    wider = WIDER_TARGETS.get((owner.name, name))
+    wider = quirks.WIDER_TARGETS.get((owner.name, name))
     target_name = wider if wider in model.types else target_name
     target = model.types[target_name]
-    narrowed = NARROWED_COLLECTIONS.get((target_name, name))
+    narrowed = quirks.NARROWED_COLLECTIONS.get((target_name, name))
     key = owner.primary_key[0]
     if len(owner.primary_key) > 1:
         return Relation(name, target_name, many=True)
@@ -164,8 +154,8 @@ def _link(model: Model, owner: EntityType, name: str, target: EntityType) -> Lin
     Such a type has both keys as its primary key; or it has one of them, and a bare ``entity_id``
     for the other.
     """
-    if name in LINKED_RELATIONS and LINKED_RELATIONS[name][0] in model.types:
-        return Link(*LINKED_RELATIONS[name])
+    if name in quirks.LINKED_RELATIONS and quirks.LINKED_RELATIONS[name][0] in model.types:
+        return Link(*quirks.LINKED_RELATIONS[name])
     for joining in model.types.values():
         here, there = _end(model, joining, owner), _end(model, joining, target)
         if {here, there} == set(joining.primary_key) and here and there:
@@ -194,7 +184,7 @@ def _back_reference(model: Model, owner: EntityType, name: str, target: EntityTy
     if not candidates:
         generic = {"parent_id", "parent_type"} <= target.attributes.keys()
         return "parent_id" if generic else None
-    end = LINK_ENDS.get(name.partition("_")[0])
+    end = quirks.LINK_ENDS.get(name.partition("_")[0])
     candidates.sort(
         key=lambda attribute: (
             end is not None and attribute.name != f"{end}_id",
@@ -264,21 +254,21 @@ def add_derived_attributes(model: Model) -> None:
     """Make the types of *model* store values that documents only declare computed or immutable."""
     for entity_type in model.types.values():
         attributes = entity_type.attributes
-        for name in SUMS.keys() & entity_type.computed:
-            members, summed = SUMS[name]
+        for name in quirks.SUMS.keys() & entity_type.computed:
+            members, summed = quirks.SUMS[name]
             relation = entity_type.relations.get(members)
             target = model.types.get(relation.target if relation is not None else "")
             if relation is None or target is None or not relation.pairs or not target.has(summed):
                 continue
             entity_type.sums[name] = (target.root, relation.pairs[0][1], summed)
             attributes[name] = Attribute(name, "number", derived=True)
-        for name in DIFFERENCES.keys() & entity_type.computed:
-            one, other = DIFFERENCES[name]
+        for name in quirks.DIFFERENCES.keys() & entity_type.computed:
+            one, other = quirks.DIFFERENCES[name]
             if {one, other} <= attributes.keys():
                 formula = f'coalesce("{one}", 0) - "{other}"'
                 attributes[name] = Attribute(name, "number", derived=True, formula=formula)
         for name, fragment in entity_type.document["properties"].items():
-            other = OTHER_NAMES.get(fragment.get("alias_for", ""), "")
+            other = quirks.OTHER_NAMES.get(fragment.get("alias_for", ""), "")
             if other and name in attributes and other not in entity_type.document["properties"]:
                 copy = replace(attributes[name], name=other, derived=True, formula=f'"{name}"')
                 attributes[other] = replace(copy, default=None, aliases=())

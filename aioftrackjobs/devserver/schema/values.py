@@ -29,11 +29,7 @@ def now_text() -> str:
 
 
 def datetime_text(text: str, *, precise: bool = False) -> str:
-    """Return an ISO date in its stored form, with its fraction of a second if *precise*.
-
-    Raises:
-        ValueError: If it is not a date.
-    """
+    """Return an ISO date in its stored form, with its fraction of a second if *precise*."""
     moment = datetime.fromisoformat(text.strip())
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
@@ -52,11 +48,7 @@ def encode(attribute: Attribute, value: Any) -> Any:
 
 
 def decode(owner: str, attribute: Attribute, value: Any) -> Any:
-    """Return the stored form of a *value* that a client sent.
-
-    Raises:
-        ValidationError: If it is not of the attribute's type, or not in its enumeration.
-    """
+    """Return the stored form of a *value* that a client sent."""
     if value is None:
         return None
     name = f"{owner}.{attribute.name}"

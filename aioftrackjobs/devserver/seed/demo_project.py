@@ -7,7 +7,7 @@ reference, sections 5.5 and 6.1), and the same on every new server otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,21 +19,11 @@ from pydantic_core import from_json
 from aioftrackjobs.devserver.auth import ADMINISTRATOR, has_role, owner_of, user_type
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.schema.model import Model
-from aioftrackjobs.devserver.schema.quirks import JENKINS, USER_TYPE
 from aioftrackjobs.devserver.seed.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.store.database import Transaction
-from aioftrackjobs.protocol.upload import BUILTIN_LOCATIONS
 
 #: Parts of the data, each of which needs those before it.
 _PARTS = ("basics", "vocabulary", "workflows", "project")
-#: Users besides the one that the server is started for.
-_USERS = {
-    "maya": ("Maya", "Artist"),
-    "noor": ("Noor", "Supervisor"),
-    "jenkins": ("Jenkins", "Build"),
-}
-#: Ids of users, by name, that are not made from the name.
-_IDS = {"jenkins": JENKINS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +61,13 @@ class SeedContents:
 
         Returns:
             Whether the database was new, without which there are no *parts*.
-
-        Raises:
-            ServerStartError: If an entry of the fixture cannot be loaded.
-            ApiError: If the schemas do not allow the rest; also when the transaction ends.
         """
         is_new = not transaction.key_digests()
         if is_new:
             batch = new_batch()
             for part in parts:
-                for entity_type, values in _entities(part):
-                    _create(model, batch, entity_type, values)
+                for entity in demo_data()[part]:
+                    _create(model, batch, entity["__entity_type__"], entity)
             self._add_users(model, transaction, batch, api_user)
             batch.finish()
         load_fixture(model, transaction, new_batch, self.fixture)
@@ -108,55 +94,40 @@ class SeedContents:
     def _add_users(
         self, model: Model, transaction: Transaction, batch: Batch, api_user: str
     ) -> None:
-        """Add the users that are not in the fixture."""
-        users = {api_user: ("", ""), **({} if self.empty else _USERS)}
+        users = dict.fromkeys([api_user, *(() if self.empty else _known_users())])
         for username in (name for name in users if name not in self.fixture.usernames):
-            has_users = _add_user(model, transaction, batch, username, *users[username])
+            has_users = _add_user(model, transaction, batch, username)
             if has_users and username != api_user:
                 _grant(model, transaction, batch, username, "User")
                 owner = owner_of(model, transaction, username)
                 transaction.make_api_key(owner)
 
 
-def _entities(part: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the types and values of the entities of a part."""
-    if part == "basics":
-        for location in BUILTIN_LOCATIONS:
-            yield "Location", {"id": location.id, "name": location.name, "label": location.name}
-        yield "UserType", {"id": USER_TYPE, "name": "Artist"}
-        return
-    for entity in demo_data()[part]:
-        yield entity["__entity_type__"], entity
-
-
 @cache
 def demo_data() -> dict[str, list[dict[str, Any]]]:
-    """Return the entities of all parts but the basics."""
+    """Return the entities of all parts, and the users besides the one that a server is for."""
     data: dict[str, list[dict[str, Any]]] = from_json(
         files(__package__).joinpath("demo_project.json").read_bytes()
     )
     return data
 
 
-def _add_user(
-    model: Model,
-    transaction: Transaction,
-    batch: Batch,
-    username: str,
-    first_name: str = "",
-    last_name: str = "",
-) -> bool:
-    """Add an active user unless there is one; return whether the schemas have such users."""
+def _known_users() -> dict[str, dict[str, Any]]:
+    return {user["username"]: user for user in demo_data()["users"]}
+
+
+def _add_user(model: Model, transaction: Transaction, batch: Batch, username: str) -> bool:
     user = user_type(model)
     if user is None:
         return False
     values = {
-        "id": _IDS.get(username) or str(uuid5(NAMESPACE_URL, f"ftrack:User/{username}")),
+        "id": str(uuid5(NAMESPACE_URL, f"ftrack:User/{username}")),
         "username": username,
-        "first_name": first_name or username.capitalize(),
-        "last_name": last_name,
+        "first_name": username.capitalize(),
+        "last_name": "",
         "email": f"{username}@example.com",
         "is_active": True,
+        **_known_users().get(username, {}),
     }
     if transaction.read(user.root, {"username": username}) is None:
         if transaction.read(user.root, {user.primary_key[0]: values["id"]}) is not None:

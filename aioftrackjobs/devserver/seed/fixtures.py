@@ -70,11 +70,7 @@ NO_FIXTURE = Fixture(None, ())
 
 
 def read_fixture(source: FixtureSource | None) -> Fixture:
-    """Return the fixture in a file or in a list; an empty one for None.
-
-    Raises:
-        ServerStartError: If the file does not exist, or does not hold a list.
-    """
+    """Return the fixture in a file or in a list; an empty one for None."""
     if source is None:
         return NO_FIXTURE
     if not isinstance(source, str | os.PathLike):
@@ -94,11 +90,7 @@ def read_fixture(source: FixtureSource | None) -> Fixture:
 def load_fixture(
     model: Model, transaction: Transaction, new_batch: Callable[[], Batch], fixture: Fixture
 ) -> None:
-    """Create or update the entities of *fixture*.
-
-    Raises:
-        ServerStartError: If an entry cannot be loaded; it names the entry and the reason.
-    """
+    """Create or update the entities of *fixture*."""
     loader = _Loader(model, transaction, new_batch)
     placed: list[tuple[int, EntityType, dict[str, Any]]] = []
     for number in _in_order(fixture.entries):
@@ -129,11 +121,7 @@ class _Loader:
         self._new_batch = new_batch
 
     def place(self, entry: Any) -> tuple[EntityType, dict[str, Any]]:
-        """Load an entry without its collections; return its type and key.
-
-        Raises:
-            ApiError: If it cannot be loaded.
-        """
+        """Load an entry without its collections; return its type and key."""
         name = _type_of(entry)
         if name is None:
             raise ValidationError(f"It must be an object with an '{_TYPE}'.")
@@ -153,11 +141,7 @@ class _Loader:
         return entity_type, key
 
     def complete(self, entity_type: EntityType, key: dict[str, Any], entry: Any) -> None:
-        """Fill the collections of a loaded entry, and check its foreign keys and its parents.
-
-        Raises:
-            ApiError: If it names an entity that does not exist, or is below itself.
-        """
+        """Fill the collections of a loaded entry, and check its foreign keys and its parents."""
         collections = {name: value for name, value in entry.items() if isinstance(value, list)}
         if collections:
             batch = self._new_batch()

@@ -22,12 +22,7 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def check_address(host: str, port: int, *, public: bool, api_key: str | None) -> None:
-    """Check that only this machine reaches *host*, unless that is allowed and there is a key.
-
-    Raises:
-        ServerStartError: If other machines reach it, and *public* does not allow that or no
-            *api_key* was given.
-    """
+    """Check that only this machine reaches *host*, unless that is allowed and there is a key."""
     if _is_loopback(host):
         return
     address = f"{host or '*'}:{port}"
@@ -51,11 +46,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; bound here, so that a port in use is an error of the start.
-
-    Raises:
-        ServerStartError: If the system refuses it.
-    """
+    """Return a listening socket; bound here, so that a port in use is an error of the start."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         # IPPROTO_TCP is named because asyncio turns off Nagle's delay (40 ms for each response)

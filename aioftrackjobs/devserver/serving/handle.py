@@ -155,15 +155,12 @@ class ServerHandle:
 
 def handle_of(url: str, engine: Engine, app: FaultMiddleware) -> ServerHandle:
     """Return the handle of the server made of *engine* and *app* that is reached at *url*."""
-    inspector = Inspector(engine, app.connections)
-    keys = dict(engine.api_keys)
-    return ServerHandle(
-        url, engine.api_user, engine.api_key, keys, app.faults, inspector, engine.actions
-    )
+    inspector, keys = Inspector(engine, app.connections), dict(engine.api_keys)
+    own = (engine.api_user, engine.api_key, keys)
+    return ServerHandle(url, *own, app.faults, inspector, engine.actions)
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* of a response with times decoded."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if not isinstance(value, Mapping):

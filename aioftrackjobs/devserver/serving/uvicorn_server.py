@@ -102,7 +102,6 @@ class UvicornServer(uvicorn.Server):
 
 
 async def _ended(state: ServerState, seconds: float) -> bool:
-    """Wait for the end of all requests and connections; return whether they end in time."""
     with anyio.move_on_after(seconds):
         # uvicorn removes what has ended from both sets, and signals nothing.
         while state.connections or state.tasks:  # noqa: ASYNC110
@@ -127,7 +126,6 @@ class _Connection(h11.Connection):
     _pieces, _bytes = 0, 0
 
     def next_event(self) -> Any:
-        """Return the next event of the client."""
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._pieces, self._bytes = 0, 0
@@ -162,7 +160,6 @@ class _HttpProtocol(H11Protocol):
         self.app = self._run_app
 
     async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, and let it close the connection."""
         scope["extensions"] = {CLOSE: self.transport.close}
         self._end_idling()
         if any(name == b"content-length" for name, _ in scope["headers"]):
@@ -176,17 +173,14 @@ class _HttpProtocol(H11Protocol):
             self._begin_idling()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
         super().connection_made(transport)
         self._begin_idling()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Leave the connection to another protocol."""
         self._end_idling()
         super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         self._end_idling()
         super().connection_lost(exc)
 
@@ -235,7 +229,6 @@ class _HttpProtocol(H11Protocol):
         self.loop.call_later(_LINGER, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sends; discard it if there was an error before."""
         if not self._is_refused:
             super().data_received(data)
 
@@ -256,12 +249,10 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         self.app = self._run_app
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to read."""
         super().connection_made(transport)
         _read(self.transport, _READ_OF_EVENTS)
 
     def handle_ping(self) -> None:
-        """Respond to a ping."""
         super().handle_ping()
         self._count()
 
@@ -270,12 +261,10 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         self._count()
 
     def handle_cont(self, event: Any) -> None:
-        """Take the next part of a message."""
         super().handle_cont(event)
         self._count()
 
     def send_receive_event_to_app(self) -> None:
-        """Pass a whole message on."""
         super().send_receive_event_to_app()
         self._frames = 0
 
@@ -288,15 +277,12 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
     # Older versions of uvicorn let the transport's buffer grow as long as a client does not read.
 
     def pause_writing(self) -> None:
-        """Let messages wait until the client has read."""
         self.writable.clear()
 
     def resume_writing(self) -> None:
-        """Go on."""
         self.writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what waits for a client that is gone."""
         super().connection_lost(exc)
         self.writable.set()
 

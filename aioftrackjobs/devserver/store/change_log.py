@@ -93,7 +93,6 @@ class ChangeLog:
 
 
 def _old(column: sa.ColumnClause[Any]) -> str:
-    """Return SQL for the earlier value of *column*; JSON takes no bytes, of which some are made."""
     value = f'OLD."{column.name}"'
     if type(column.type) in {sa.Text, sa.Integer, sa.Float}:
         return value

@@ -80,7 +80,6 @@ def key_digest(api_key: str) -> bytes:
 
 
 def _make_private(database: Path) -> None:
-    """Let the file be read by its owner only, as it has secrets; SQLite's other files follow it."""
     os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
     for path in (database, *(database.with_name(database.name + end) for end in _SIDE_FILES)):
         with suppress(OSError):  # it is not there, or belongs to another user
@@ -106,11 +105,7 @@ class Transaction:
         self._driver = store.driver
 
     def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
-        """Return all rows of *statement*.
-
-        Raises:
-            ValidationError: If the database cannot run it, because it is too big.
-        """
+        """Return all rows of *statement*."""
         found: list[sa.Row[Any]] = []
         try:
             with closing(self._store.connection.execute(statement, parameters)) as result:
@@ -145,11 +140,7 @@ class Transaction:
         return self._driver.execute(sql, tuple(key.values())).fetchone()[0]
 
     def insert(self, table: str, values: Mapping[str, Any]) -> None:
-        """Add a row.
-
-        Raises:
-            DuplicateEntryError: If there is a row with its key.
-        """
+        """Add a row."""
         names, places = '", "'.join(values), ", ".join("?" * len(values))
         try:
             sql = f'INSERT INTO "{table}" ("{names}") VALUES ({places})'
@@ -222,7 +213,6 @@ class Transaction:
 
 
 def _where(key: Iterable[str]) -> str:
-    """Return SQL for the rows that have the values of *key*, which are parameters."""
     return "".join(
         f' {"AND" if number else "WHERE"} "{name}" = ?' for number, name in enumerate(key)
     )
@@ -298,12 +288,6 @@ class Connection:
             writes: Whether it changes anything.
             read: Counts the bytes that its queries find.
             clock: Says when its queries have taken too long.
-
-        Raises:
-            IntegrityError: If at its end a foreign key points at nothing.
-            DatabaseLockedError: If another process writes.
-            BusyError: If the server stops.
-            ApiError: The one of *clock*, if a query takes too long.
         """
         with self._lock:
             self._clock = clock

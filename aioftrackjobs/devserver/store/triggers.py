@@ -39,13 +39,7 @@ def index(table: str, *columns: str) -> str:
 def triggers_of(
     model: Model, columns: Columns, references: Mapping[str, Mapping[str, object]]
 ) -> Iterator[str]:
-    """Yield SQL that creates the triggers of a model's tables, and the indexes that they need.
-
-    Args:
-        model: The model.
-        columns: The columns of its tables.
-        references: For each table, the columns that have a foreign key.
-    """
+    """Yield SQL that creates the triggers of a model's tables, and the indexes that they need."""
     for parent in columns:
         yield from _generic_children(parent, columns)
     for root in columns:
@@ -112,7 +106,6 @@ def _cascade(
 
 
 def _copy_values(table: str, name: str, key: str, target: str) -> Iterator[str]:
-    """Copy *name* from the row of *target* that *key* names, whichever row is created first."""
     yield trigger(
         table,
         f"copies_{name}",
@@ -126,7 +119,6 @@ def _copy_values(table: str, name: str, key: str, target: str) -> Iterator[str]:
 
 
 def _derived_values(model: Model, columns: Columns) -> Iterator[str]:
-    """Yield the triggers that update sums and flags."""
     summed = {
         (entity_type.root, name, source)
         for entity_type in model.types.values()
