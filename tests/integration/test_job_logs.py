@@ -14,7 +14,14 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs import ArgumentError, AsyncSession, RetryPolicy, RunningJob, job_context
+from aioftrackjobs import (
+    ArgumentError,
+    AsyncSession,
+    JobLogFilter,
+    RetryPolicy,
+    RunningJob,
+    job_context,
+)
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.testing import BadGateway
 
@@ -219,3 +226,23 @@ def test_warnings_of_a_program_without_handlers_stay_visible(server: ServerHandl
 async def test_attach_log_is_a_flag(session: AsyncSession) -> None:
     with pytest.raises(ArgumentError, match="attach_log"):
         job_context(session, attach_log="failure")  # type: ignore[arg-type]
+
+
+async def test_a_filter_names_the_job_in_each_record(session: AsyncSession) -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    handler.addFilter(JobLogFilter())
+    studio = logging.getLogger("studio.of.a.test")
+    studio.addHandler(handler)
+    try:
+        studio.warning("before")
+        async with job_context(session, description="Render sh010") as job:
+            studio.warning("in the block")
+            await run_sync(studio.warning, "in a thread")
+        studio.warning("after")
+    finally:
+        studio.removeHandler(handler)
+
+    named = [(vars(each)["ftrack_job_id"], vars(each)["ftrack_job"]) for each in records]
+    assert named == [("", ""), (job.id, "Render sh010"), (job.id, "Render sh010"), ("", "")]
