@@ -230,8 +230,12 @@ async def test_attach_log_is_a_flag(session: AsyncSession) -> None:
 
 async def test_a_filter_names_the_job_in_each_record(session: AsyncSession) -> None:
     records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler = Kept()
     handler.addFilter(JobLogFilter())
     studio = logging.getLogger("studio.of.a.test")
     studio.addHandler(handler)
