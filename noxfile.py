@@ -99,10 +99,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types: mypy in strict mode, pyright on what users write and on what they import."""
+    """Check types: mypy in strict mode, pyright on what users write."""
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check that all public names have types, and the module of `aioftrackjobs models`."""
+    install(session, "types")
     session.run("python", "tests/typing/check_models.py")
     session.run("python", "tests/typing/completeness.py")
 
