@@ -1,4 +1,4 @@
-"""The types that users import are complete: `pyright --verifytypes`, run by `nox -s types`.
+"""The types that users import are complete: `pyright --verifytypes`, run by `nox -s typing`.
 
 Each name without an underscore needs a declared type, so that all type checkers see the same one.
 """
