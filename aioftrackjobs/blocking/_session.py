@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Context
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from uuid import UUID
 
 from aioftrackjobs.blocking._loop import LoopThread, call, call_last_step, current_loop
@@ -27,6 +27,9 @@ from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import PAGE_SIZE
 from aioftrackjobs.session import AsyncSession, Key, connection_of
 from aioftrackjobs.transport import HttpClient, Transport
+
+if TYPE_CHECKING:
+    from aioftrackjobs.telemetry import Observer
 
 E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Entity)
@@ -129,6 +132,7 @@ class Session(_Recorded):
         journal: str | os.PathLike[str] | None = None,
         lease: float = LEASE_SECONDS,
         transfers: int = 8,
+        observer: Observer | None = None,
         timings: Timings = DEFAULT_TIMINGS,
         transport: Transport | None = None,
     ) -> None:
@@ -141,6 +145,7 @@ class Session(_Recorded):
             "journal": journal,
             "lease": lease,
             "transfers": transfers,
+            "observer": observer,
             "timings": timings,
             "transport": transport,
         }

@@ -242,6 +242,21 @@ class ExecutionReporter:
         if self._options.waits_for_job:
             await self._report()
             return await wait_for_end(self._execution)
+        self._record_start()
+        try:
+            return await self._run_beside()
+        finally:
+            self._jobs.journal.release_start(self._job.id)
+
+    def _record_start(self) -> None:
+        """Let the journal have what a Job is created with if this process is killed before that."""
+        if self._job.exists or self._job.is_joined:
+            return
+        data = JobData(self._job.description).compose(None)
+        report = report_to_create(self._job.user, JobStatus.FAILED, data)
+        self._jobs.journal.record_start(self._job.id, report)
+
+    async def _run_beside(self) -> CommandResult:
         error: FtrackJobsError | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch)
@@ -317,6 +332,7 @@ class ExecutionReporter:
     async def _report(self) -> None:
         async with self._open_job(self._exists) as job:
             self._has_begun, self._scope.deadline = True, float("inf")
+            self._jobs.journal.release_start(self._job.id)
             if self._options.waits_for_job:
                 with suppress(OSError):  # its result says so
                     self._execution.start()

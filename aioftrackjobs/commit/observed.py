@@ -89,13 +89,14 @@ class ObservedApiClient(ApiClient):
     ) -> list[Any]:
         """Do as :meth:`ApiClient.send`."""
         sent = operations()
-        wire = [each for each in sent if isinstance(each, Mapping)]
+        first = sent[0] if sent else None
+        wire = first if isinstance(first, Mapping) else None  # they are all alike
         carried: Sequence[PendingRequest] = ()
-        if isinstance(departure, Withdrawal) and (not wire or departure.group[0].call):
+        if isinstance(departure, Withdrawal) and (wire is None or departure.group[0].call):
             carried = departure.group  # otherwise it is a question about the group
         request = ObservedRequest(
             [each.observed for each in carried if isinstance(each.observed, ObservedCall)],
-            _action_of(wire) if wire else _COMMIT,
+            _COMMIT if wire is None else _action_of([wire]),
             len(sent),
             len(body),
             self._server_url,

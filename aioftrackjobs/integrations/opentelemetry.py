@@ -84,7 +84,8 @@ class OpenTelemetryObserver(Observer):
         self._tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
         meter = metrics.get_meter(_SCOPE, __version__, meter_provider)
         self._sessions = SessionMetrics(meter)
-        self._servers: dict[str, dict[str, str | int]] = {}
+        self._is_untraced = isinstance(self._tracer, trace.NoOpTracer)
+        self._known: dict[tuple[str, str], dict[str, str | int]] = {}  # attributes
         self._jobs: dict[str, Context] = {}  # the contexts of running Jobs, by their ids
 
         def seconds(
@@ -142,15 +143,17 @@ class OpenTelemetryObserver(Observer):
 
     def call_queued(self, call: ObservedCall) -> None:
         """Begin the span of a commit or of another call, in the trace of its caller."""
-        attributes = self._server(call.server_url)
+        if self._is_untraced:
+            return
+        context = self._context_of(call)
+        parent = trace.get_current_span(context).get_span_context()
+        if parent.is_valid and not parent.trace_flags.sampled:
+            return  # the SDK would say so, too, and takes as long as a commit of a farm may
+        attributes = self._attributes(call.server_url, call.action)
         if call.count > 1:
             attributes = {**attributes, "db.operation.batch.size": call.count}
-        call.mark = self._tracer.start_span(
-            f"ftrack {call.action}",
-            self._context_of(call),
-            SpanKind.CLIENT,
-            {**attributes, "db.operation.name": _operation(call.action)},
-        )
+        name = f"ftrack {call.action}"
+        call.mark = self._tracer.start_span(name, context, SpanKind.CLIENT, attributes)
 
     def _context_of(self, call: ObservedCall) -> Context | None:
         """Return the context of a call; of a Job's report, which runs elsewhere, that of the Job.
@@ -170,7 +173,9 @@ class OpenTelemetryObserver(Observer):
         """End the span of a call, and count its outcome."""
         if call.action == "commit" and call.outcome is not None:
             self._sessions.count_commit(call.outcome)
-        span: Span = call.mark
+        span: Span | None = call.mark
+        if span is None:
+            return
         if span.is_recording():
             span.set_attribute("ftrack.outcome", call.outcome or "unknown")
             span.set_attribute("ftrack.requests", call.attempts)
@@ -192,8 +197,7 @@ class OpenTelemetryObserver(Observer):
             parent,
             SpanKind.INTERNAL,
             {
-                **self._server(request.server_url),
-                "db.operation.name": _operation(request.action),
+                **self._attributes(request.server_url, request.action),
                 "ftrack.operations": request.count,
                 "ftrack.calls": len(calls),
             },
@@ -213,28 +217,26 @@ class OpenTelemetryObserver(Observer):
 
     def request_ended(self, request: ObservedRequest) -> None:
         """End the span of a request, and record how long it took."""
-        attributes = {
-            **self._server(request.server_url),
-            "db.operation.name": _operation(request.action),
-        }
+        attributes = self._attributes(request.server_url, request.action)
         if request.error is not None:
-            attributes["error.type"] = _type_of(request.error)
+            attributes = {**attributes, "error.type": _type_of(request.error)}
         self._request_duration.record(time.monotonic() - request.began_at, attributes)
         mark: _RequestMark = request.mark
         contexts.detach(mark.token)
         _note_error(mark.span, request.error)
         mark.span.end()
 
-    def _server(self, url: str) -> dict[str, str | int]:
-        """Return the attributes that name a server."""
-        found = self._servers.get(url)
+    def _attributes(self, url: str, action: str) -> dict[str, str | int]:
+        """Return the attributes that name a server, and what it is to do."""
+        found = self._known.get((url, action))
         if found is None:
             parts = urlsplit(url)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            found = self._servers[url] = {
+            found = self._known[url, action] = {
                 "db.system.name": "ftrack",
+                # All operations of a commit are one batch.
+                "db.operation.name": "BATCH" if action == "commit" else action,
                 "server.address": parts.hostname or "",
-                "server.port": port,
+                "server.port": parts.port or (443 if parts.scheme == "https" else 80),
             }
         return found
 
@@ -293,7 +295,17 @@ class OpenTelemetryObserver(Observer):
     # Files, events and the journal
 
     def transfer_ended(self, transfer: ObservedTransfer) -> None:
-        """Record a transfer."""
+        """Record a transfer, and make its span, in the trace of the caller."""
+        now = time.time_ns()
+        span = self._tracer.start_span(
+            f"ftrack {transfer.direction}",
+            None,
+            SpanKind.CLIENT,
+            {"ftrack.transfer.size": transfer.size},
+            start_time=now - int(1e9 * transfer.seconds),
+        )
+        _note_error(span, transfer.error)
+        span.end(now)
         attributes: dict[str, str] = {"direction": transfer.direction}
         self._transfer_bytes.add(transfer.size, attributes)
         if transfer.error is not None:
@@ -310,11 +322,6 @@ def _carrier_of(context: Context | None) -> dict[str, str]:
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, context)
     return carrier
-
-
-def _operation(action: str) -> str:
-    """Return ``db.operation.name``: all operations of a commit are one batch."""
-    return "BATCH" if action == "commit" else action
 
 
 def _type_of(error: BaseException) -> str:

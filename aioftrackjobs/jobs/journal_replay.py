@@ -38,7 +38,7 @@ from aioftrackjobs.jobs.data import (
     simplified,
 )
 from aioftrackjobs.jobs.keys import is_left_to_engine
-from aioftrackjobs.jobs.late_creation import CREATE_FOR, create_ended_job, log_in
+from aioftrackjobs.jobs.late_creation import CREATE_FOR, create_ended_job, log_in, report_of_lost
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
@@ -139,6 +139,9 @@ class JournalReplay:
             SessionStateError: The session is closed.
         """
         self._looks_again = await self._journal.claim()
+        for entry in self._journal.unsettled():
+            if entry.kind == "start":
+                self._fail_start(entry)
         entries = self._journal.unsettled()
         jobs = [entry for entry in entries if entry.kind == "job"]
         uploads = [entry for entry in entries if entry.kind == "upload"]
@@ -268,6 +271,17 @@ class JournalReplay:
                 is_complete = False
         return is_complete
 
+    def _fail_start(self, entry: Entry) -> None:
+        """Have a Job created as failed whose process died before the server had it."""
+        reason, note = self._loss_of(entry)
+        self._journal.replace_start(entry, report_of_lost(entry.final_report, reason, note))
+
+    def _loss_of(self, entry: Entry) -> tuple[str, dict[str, Any]]:
+        """Return why the Job of a dead process failed, and the note about that."""
+        at = datetime.fromtimestamp(entry.lost_at or entry.since, UTC)
+        now = self._connection.server_status.server_time()
+        return lost_reason(entry.lost_host or "", at), recovery_note(entry.holder, now)
+
     async def _create_jobs(self, entries: Sequence[Entry]) -> dict[str, FtrackJobsError | None]:
         """Create those Jobs that ended before the server could be reached; return their errors."""
         errors: dict[str, FtrackJobsError | None] = {}
@@ -335,9 +349,7 @@ class JournalReplay:
             return ended, compose_final_data(text, final_data)
         if status != JobStatus.RUNNING or entry.lost_host is None:
             return None
-        at = datetime.fromtimestamp(entry.lost_at or entry.since, UTC)
-        note = recovery_note(entry.holder, self._connection.server_status.server_time())
-        reason = lost_reason(entry.lost_host, at)
+        reason, note = self._loss_of(entry)
         return JobStatus.FAILED, compose_recovered_data(text, reason, note)
 
 

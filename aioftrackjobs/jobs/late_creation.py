@@ -15,6 +15,7 @@ from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import ServerError, TransferError
 from aioftrackjobs.jobs.block import find_user
+from aioftrackjobs.jobs.data import compose_recovered_data
 from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent, JobStatus
 
 if TYPE_CHECKING:
@@ -63,6 +64,24 @@ def report_to_create(
     if log is not None:
         report[LOG] = list(log)
     return json.dumps(report)
+
+
+def report_of_lost(text: str | None, reason: str, note: Mapping[str, Any]) -> str:
+    """Return the final report of a Job whose process died before the server had it.
+
+    Args:
+        text: What the journal keeps since its start; see :func:`report_to_create`.
+        reason: Why it has failed.
+        note: What its data say about who failed it.
+    """
+    try:
+        report = json.loads(text or "null")
+    except (ValueError, RecursionError):
+        report = None
+    if not isinstance(report, dict) or not isinstance(report.get("data"), dict):
+        report = {"data": {}, "has_begun": False, CREATE_FOR: None}
+    data = compose_recovered_data(json.dumps(report["data"]), reason, note)
+    return json.dumps({**report, "status": JobStatus.FAILED.value, "data": data})
 
 
 def log_in(report: Mapping[str, Any]) -> Log | None:

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 from aioftrackjobs.journal._process import Process
 
-#: What an entry is about: "job" or "upload", and its id.
+#: What an entry is about: "job", "upload" or "start", and its id.
 Key: TypeAlias = tuple[str, str]
 
 
@@ -14,11 +14,12 @@ class Entry(NamedTuple):
     """What is known of a Job, or of an upload.
 
     Attributes:
-        kind: "job" or "upload".
+        kind: "job", "upload", or "start" for a Job that is still to be created.
         id: The id of the Job, or of the component.
         holder: The session that it belonged to at first.
         since: When the entry was made; with a final report, when the Job ended.
-        final_report: The final status and data of a Job as JSON; None while it runs.
+        final_report: The final status and data of a Job as JSON; None while it runs. Of a start:
+            what the Job is created with if the process dies.
         lost_host: The host of its process, if that has died.
         lost_at: When that process was last known to live.
     """

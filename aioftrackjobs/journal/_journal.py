@@ -83,7 +83,8 @@ class Journal:
         found = [
             entry
             for entry in self._ledger.entries()
-            if entry.final_report is not None or entry.lost_host is not None
+            if entry.lost_host is not None
+            or (entry.final_report is not None and entry.kind == "job")
         ]
         return sorted(found, key=lambda entry: entry.since)
 
@@ -123,6 +124,23 @@ class Journal:
         """
         return self._record(Entry("job", job_id, self.holder, time.time(), report))
 
+    def record_start(self, job_id: str, report: str) -> Receipt:
+        """Record what a Job is created with if this process dies before the server has it.
+
+        Args:
+            job_id: The id that it is going to have.
+            report: Its final report, as JSON text.
+        """
+        return self._record(Entry("start", job_id, self.holder, time.time(), report))
+
+    def replace_start(self, start: Entry, report: str) -> None:
+        """Replace the start of a dead process by a final report, unless there is one already."""
+        job = ("job", start.id)
+        if not any(each.key == job and each.final_report for each in self._ledger.entries()):
+            since = start.lost_at or start.since
+            self._record(start._replace(kind="job", since=since, final_report=report))
+        self._ledger.forget(start.key)
+
     def _record(self, entry: Entry) -> Receipt:
         receipt = Receipt()
         if self._ledger.record(entry, receipt):
@@ -144,6 +162,10 @@ class Journal:
     def release_job(self, job_id: str) -> None:
         """Forget a Job: the server knows how it ended, or it never began."""
         self._ledger.forget(("job", job_id))
+
+    def release_start(self, job_id: str) -> None:
+        """Forget what a Job is created with: the server has it, or a final report says more."""
+        self._ledger.forget(("start", job_id))
 
     def release_upload(self, component_id: str) -> None:
         """Forget an upload: it is registered, or removed."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from aioftrackjobs.journal._entry import Entry
 from aioftrackjobs.journal._process import Process
 
-_KINDS = ("job", "upload")
+_KINDS = ("job", "upload", "start")
 
 #: Characters of an id, and of the names in a row, at most.
 _LONGEST = 255

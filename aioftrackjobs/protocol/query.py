@@ -90,12 +90,18 @@ def quote_list(values: Iterable[object]) -> str:
 
 
 def _quote_text(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as exc:
-        raise QueryParameterError(f"{value!r} is not valid Unicode") from exc
+    _require_unicode(value, repr(value))
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _require_unicode(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise QueryParameterError(
+            f"{name} is not valid Unicode: it has {text[exc.start]!r} at position {exc.start}"
+        ) from exc
 
 
 def _quote_number(value: int | float) -> str:
@@ -132,8 +138,10 @@ def bind(template: str, parameters: Mapping[str, object]) -> str:
 
     Raises:
         QueryParameterError: A placeholder has no parameter, a parameter has no placeholder, a
-            placeholder stands inside quotes, or a parameter cannot stand where its placeholder is.
+            placeholder stands inside quotes, a parameter cannot stand where its placeholder is, or
+            the text is no valid Unicode.
     """
+    _require_unicode(template, "the text of a query")
     if not parameters:
         return template
     # An iterator can be read only once, and its placeholder may stand in several places.

@@ -6,17 +6,21 @@ import json
 import os
 import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs import AsyncSession, Job
-from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs import AsyncSession, Job, Query
+from aioftrackjobs.devserver import ServerHandle, running
 
 #: A server that refuses connections.
 _NOWHERE = "http://127.0.0.1:9"
@@ -345,6 +349,61 @@ async def test_unreachable_server_does_not_delay_the_command(run: Start, tmp_pat
     assert "ftrack cannot be reached; the journal keeps the Job" in kept.err
     refused.kill()
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+async def test_killed_while_ftrack_is_away(run: Start, until: Start, tmp_path: Path) -> None:
+    """None of its processes is left to say how it ended: the next session creates the Job."""
+    journal = tmp_path / "journal"
+    with socket.socket() as away:  # it does not listen: connections are refused
+        away.bind(("127.0.0.1", 0))
+        port = away.getsockname()[1]
+        env = {"FTRACK_SERVER": f"http://127.0.0.1:{port}"}
+        options = ("--journal", str(journal), "--description", "Render", "--user", "developer")
+        program = run(*options, "--", "sleep", "60", env=env)
+        await until(partial(_has_start, journal))
+        for pid in _processes_of(journal):
+            os.kill(pid, signal.SIGKILL)
+        assert await program.end() == -signal.SIGKILL
+
+    async with (
+        running(port=port) as server,
+        AsyncSession(server.url, server.api_key, server.api_user, journal=journal) as later,
+    ):
+        created = later.query("select status, data, user.username from Job").of(Job)
+        await until(partial(_finds_any, created))
+        (job,) = await created.all()
+        description = json.loads(job["data"])["description"]
+        assert (job.status, job["user"]["username"]) == ("failed", "developer")
+        assert description.startswith("Render - failed: worker process ended unexpectedly on ")
+    assert not await _has_start(journal)
+
+
+async def _finds_any(query: Query[Job]) -> bool:
+    return bool(await query.all())
+
+
+async def _has_start(journal: Path) -> bool:
+    if not journal.exists():
+        return False
+    with closing(sqlite3.connect(journal)) as database:
+        try:
+            return bool(database.execute("SELECT 1 FROM entries WHERE kind = 'start'").fetchall())
+        except sqlite3.OperationalError:  # it is just being made
+            return False
+
+
+def _processes_of(journal: Path) -> list[int]:
+    """Return the processes of the wrapper: the one that reports the Job, too."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        if str(journal).encode() in words:
+            found.append(int(path.parent.name))
+    return found
 
 
 async def test_caller_without_standard_streams(

@@ -14,8 +14,7 @@ from anyio.abc import SocketStream
 from websockets.exceptions import ConnectionClosed
 
 from aioftrackjobs.devserver import Limits, ServerHandle, running
-from aioftrackjobs.devserver.http import login_page
-from aioftrackjobs.devserver.pages import access
+from aioftrackjobs.devserver.pages import access, login
 
 from .caller import Caller, create, query
 from .hub_client import connected
@@ -188,7 +187,7 @@ async def test_forms_of_strangers_are_bounded_in_time_and_size(
     server: ServerHandle, monkeypatch: pytest.MonkeyPatch, path: str, length: int, status: int
 ) -> None:
     monkeypatch.setattr(access, "_SECONDS", 0.1)
-    monkeypatch.setattr(login_page, "_SECONDS", 0.1)
+    monkeypatch.setattr(login, "_SECONDS", 0.1)
     async with stream_to(server) as stream:
         await stream.send(head(server, "", length).replace(b"/api ", f"{path} ".encode()))
         assert f"HTTP/1.1 {status} ".encode() in await stream.receive()

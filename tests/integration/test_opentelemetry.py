@@ -15,9 +15,9 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, use_span
 
-from aioftrackjobs import AsyncSession, Job, JobStatus, ServerError, job_context
+from aioftrackjobs import AsyncSession, Job, JobStatus, ServerError, TransferError, job_context
 from aioftrackjobs.config.retry import RetryPolicy
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.integrations.opentelemetry import OpenTelemetryObserver
@@ -281,6 +281,37 @@ async def test_metrics_of_jobs_requests_and_files(
         for point in points:
             texts = [str(value) for value in (point.attributes or {}).values()]
             assert not any(job.id in text or "work" in text for text in texts)
+
+
+async def test_a_transfer_is_a_span_in_the_trace_of_its_caller(
+    server: ServerHandle, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    async with connected(server, observer=telemetry.observer) as session:
+        with telemetry.tracer.start_as_current_span("deliver") as deliver:
+            component = await session.create_component(b"x" * 1000, {"name": "a"}, name="a.txt")
+        with pytest.raises(TransferError):
+            await session.download(component, tmp_path / "missing" / "a.txt")
+
+    upload, download = telemetry.span("ftrack upload"), telemetry.span("ftrack download")
+    assert upload.parent is not None
+    assert upload.parent.span_id == deliver.get_span_context().span_id
+    assert attributes(upload)["ftrack.transfer.size"] == 1000
+    assert (upload.start_time or 0) < (upload.end_time or 0)
+    assert download.status.status_code is StatusCode.ERROR
+    assert attributes(download)["error.type"] == "FileNotFoundError"
+
+
+async def test_no_span_is_made_where_the_trace_of_the_caller_is_not_sampled(
+    server: ServerHandle, telemetry: Telemetry
+) -> None:
+    context = SpanContext(1, 2, is_remote=False)  # without the flag of a sampled trace
+    async with connected(server, observer=telemetry.observer) as session:
+        with use_span(NonRecordingSpan(context)):
+            async with job_context(session, description="work"):
+                pass
+
+    assert telemetry.spans("ftrack commit") == []
+    assert telemetry.values("ftrack.client.commits", "outcome")["applied"] == 2
 
 
 async def test_a_retry_is_counted_by_its_reason(server: ServerHandle, telemetry: Telemetry) -> None:

@@ -21,11 +21,11 @@ from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
 from aioftrackjobs.devserver.http.event_endpoints import EventEndpoints
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
-from aioftrackjobs.devserver.http.login_page import LoginPage
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import CORS, error_response
-from aioftrackjobs.devserver.http.trusted import TrustedMiddleware
+from aioftrackjobs.devserver.http.trusted import TrustedMiddleware, is_trusted
 from aioftrackjobs.devserver.options import Options, ServerOptions
+from aioftrackjobs.devserver.pages.login import LoginPage
 from aioftrackjobs.devserver.pages.routes import Pages
 
 _FAILED = "The development server failed; its log says why."
@@ -50,7 +50,8 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     reader = BatchReader(engine, database)
     files = FileEndpoints(engine, database)
     events = EventEndpoints(engine, database)
-    login = LoginPage(engine, database, trusted_hosts)
+    hosts = frozenset(host.lower() for host in trusted_hosts)
+    login = LoginPage(engine, database.run, lambda name: is_trusted(name, hosts))
     actions = ActionEndpoints(engine, database, reader)
     pages = Pages(engine, database.run)
 

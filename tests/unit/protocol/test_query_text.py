@@ -177,6 +177,11 @@ def test_without_parameters_the_text_is_taken_as_it_is() -> None:
     assert bind(text, {}) == text
 
 
+def test_text_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(QueryParameterError, match=r"text of a query .* at position 14"):
+        bind('Job where id "\ud800"', {})
+
+
 def test_braces_in_literals_are_no_placeholders() -> None:
     bound = bind('Job where data like "%{x}%" and id is {id}', {"id": "j"})
 

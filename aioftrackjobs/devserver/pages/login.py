@@ -8,7 +8,8 @@ of the browser; here the user enters name and key, or a test sends them in the u
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from starlette.requests import Request
@@ -16,8 +17,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from aioftrackjobs.devserver.api_errors import InvalidCredentialsError, RequestError
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.http.backpressure import DatabaseThread
-from aioftrackjobs.devserver.http.trusted import is_trusted
 from aioftrackjobs.devserver.limits import read_body
 
 #: Bytes of a form; and seconds that it may take.
@@ -31,12 +30,23 @@ _FORM = """<!doctype html><html lang=en><title>ftrack for development</title>
 
 
 class LoginPage:
-    """The endpoint of the page; it sends keys to this machine and to *hosts* only."""
+    """The endpoint of the page; it sends keys to hosts only that are trusted.
 
-    def __init__(self, engine: Engine, database: DatabaseThread, hosts: Iterable[str]) -> None:
+    Args:
+        engine: The server.
+        run: Runs a function in the thread of the database.
+        is_trusted: Returns whether a host is this machine, or one that is trusted.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: Callable[..., Awaitable[Any]],
+        is_trusted: Callable[[str], bool],
+    ) -> None:
         self._engine = engine
-        self._database = database
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._run = run
+        self._is_trusted = is_trusted
 
     async def respond(self, request: Request) -> Response:
         """Show the form; or send the browser to the tool, with credentials that are valid."""
@@ -51,7 +61,7 @@ class LoginPage:
             return self._page(request, self._engine.api_user, "A tool wants to act for you.", 200)
         try:
             identity = self._engine.credentials.check(given["api_user"], given["api_key"])
-            await self._database.run(self._engine.check_user, identity)
+            await self._run(self._engine.check_user, identity)
         except InvalidCredentialsError as error:
             return self._page(request, given["api_user"] or "", str(error), error.status)
         parts = urlsplit(target)
@@ -64,7 +74,7 @@ class LoginPage:
             name = parts.hostname or ""
         except ValueError:
             return False
-        return parts.scheme in {"http", "https"} and name != "" and is_trusted(name, self._hosts)
+        return parts.scheme in {"http", "https"} and name != "" and self._is_trusted(name)
 
     async def _form(self, request: Request) -> dict[str, str]:
         body = await read_body(request, _LARGEST, seconds=_SECONDS, idle=_SECONDS)
