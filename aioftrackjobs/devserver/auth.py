@@ -28,14 +28,14 @@ ADMINISTRATOR = "Administrator"
 def check_header_value(argument: str, value: object) -> None:
     """Check that *value* can be sent in a header; *argument* names it."""
     if not isinstance(value, str):
-        raise ServerStartError(
-            "credentials", argument, f"it is not text but of type {type(value).__name__}"
-        )
-    if not value:
-        raise ServerStartError("credentials", argument, "it is empty")
-    if not _HEADER_VALUE.fullmatch(value):
+        reason = f"it is not text but of type {type(value).__name__}"
+    elif not value:
+        reason = "it is empty"
+    elif not _HEADER_VALUE.fullmatch(value):
         reason = "it may hold visible ASCII characters, and blanks between them"
-        raise ServerStartError("credentials", argument, reason)
+    else:
+        return
+    raise ServerStartError("credentials", argument, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +156,12 @@ def acting_user(
     model: Model, transaction: Transaction, identity: Identity
 ) -> dict[str, Any] | None:
     """Return the row of the user that a request acts for; None where schemas have no users."""
-    user = user_type(model)
-    if user is None:
-        if not identity.may_act_as(identity.username):
-            raise InvalidCredentialsError
-        return None
-    row = transaction.read(user.root, {"username": identity.username})
-    if not identity.may_act_as(row and row[user.primary_key[0]]):
-        raise InvalidCredentialsError
-    if row is not None and row.get("is_active", 1) == 0:
+    user, row = user_type(model), None
+    owner: object = identity.username
+    if user is not None:
+        row = transaction.read(user.root, {"username": identity.username})
+        owner = row and row[user.primary_key[0]]
+    is_active = row is None or row.get("is_active", 1) != 0
+    if not (is_active and identity.may_act_as(owner)):
         raise InvalidCredentialsError
     return row

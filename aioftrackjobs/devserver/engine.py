@@ -323,11 +323,10 @@ def _builtin() -> tuple[Model, Tables]:
 
 
 def _check_credentials(options: Options) -> None:
-    check_header_value("api_user", options.api_user)
-    for argument in ("api_key", "global_api_key"):
-        key = getattr(options, argument)
-        if key is not None:
-            check_header_value(argument, key)
+    for argument in ("api_user", "api_key", "global_api_key"):
+        value = getattr(options, argument)
+        if value is not None or argument == "api_user":
+            check_header_value(argument, value)
 
 
 def _read_batch(body: bytes) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from threading import Lock
 from time import monotonic
@@ -85,18 +85,16 @@ class Limits:
                 status=413,
             )
         parts = 0
-        for operation in operations:
+        for operation in (each for each in operations if isinstance(each, dict)):
             self._check_lists(operation)
-            wanted = operation.get("parts") if isinstance(operation, dict) else None
+            wanted = operation.get("parts")
             parts += wanted if isinstance(wanted, int) else 0
         if parts > self.parts:
             raise ValidationError(
                 f"The 'parts' of a request are {self.parts} at most, not {parts}."
             )
 
-    def _check_lists(self, operation: Any) -> None:
-        if not isinstance(operation, dict):
-            return
+    def _check_lists(self, operation: dict[str, Any]) -> None:
         data = operation.get("entity_data")
         for holder in (operation, data if isinstance(data, dict) else {}):
             for name, value in holder.items():
@@ -225,7 +223,7 @@ def response_cap(size: int, error: Callable[[], Exception]) -> Callable[[], Mete
     return meter
 
 
-class BoundedCache(MutableMapping[Any, Any]):
+class BoundedCache:
     """A cache for several threads that is bounded by the size of its values.
 
     Those that were not used for the longest time go first. A value that takes more than an eighth
@@ -239,9 +237,12 @@ class BoundedCache(MutableMapping[Any, Any]):
         self._values: dict[Any, Any] = {}
         self._lock = Lock()
 
-    def __getitem__(self, key: Any) -> Any:
+    def get(self, key: Any) -> Any:
+        """Return the value of a key; None if it is not kept."""
         with self._lock:
-            value = self._values[key] = self._values.pop(key)
+            value = self._values.pop(key, None)
+            if value is not None:
+                self._values[key] = value
         return value
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -255,19 +256,9 @@ class BoundedCache(MutableMapping[Any, Any]):
             self._values[key] = value
             self.size += size
 
-    def __delitem__(self, key: Any) -> None:
-        with self._lock:
-            self._remove(key)
-
     def _remove(self, key: Any) -> None:
         if key in self._values:
             self.size -= self._size_of(self._values.pop(key))
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._values))
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 def unmetered(_: int) -> None:

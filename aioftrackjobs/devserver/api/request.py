@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from aioftrackjobs.devserver.api.background import Background
@@ -38,7 +38,7 @@ class Services:
 
     def batch(self, transaction: Transaction, username: str) -> Batch:
         """Return a batch that acts for *username*, outside of any request."""
-        serializer = Serializer(self.model, FileUrls("", self.uploads.sign_download))
+        serializer = Serializer(self.model, FileUrls("", partial(self.uploads.sign, "get")))
         return Batch(self.model, transaction, username, serializer)
 
 
@@ -100,7 +100,7 @@ class ApiRequest:
         self.files_to_place: list[IncomingFile] = []
         self.after_commit: list[Callable[[], object]] = []
         self.user: dict[str, Any] | None = acting_user(services.model, transaction, caller.identity)
-        self.file_urls: FileUrls = FileUrls(caller.base_url, services.uploads.sign_download)
+        self.file_urls: FileUrls = FileUrls(caller.base_url, partial(services.uploads.sign, "get"))
         self.serializer: Serializer = Serializer(
             services.model, self.file_urls, denormalize=caller.denormalize, written=written
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
@@ -16,52 +15,35 @@ _FRAME = re.compile(r"([0-8]):(\d{0,18})\+?:([^:]*)(?::(.*))?", re.DOTALL)
 
 
 class FrameError(Exception):
-    """A frame, or the event in it, that the hub cannot use; the text is for its sender.
+    """A frame, or the event in it, that the hub cannot use; the text is for its sender."""
 
-    Attributes:
-        packet_id: Number of the frame, for the acknowledgement; empty if it wants none.
+
+def read_frame(text: str) -> tuple[str, str, str]:
+    """Return the type of a frame, its number, which is empty if it has none, and its data.
+
+    The types are: 0 disconnect, 2 heartbeat, 5 event, and others.
     """
-
-    def __init__(self, reason: str, packet_id: str = "") -> None:
-        super().__init__(reason)
-        self.packet_id = packet_id
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame from a client.
-
-    Attributes:
-        kind: Number of its type: 0 disconnect, 2 heartbeat, 5 event, and others.
-        packet_id: Number that an acknowledgement names; empty if the client wants none.
-    """
-
-    kind: str
-    packet_id: str
-    data: str
-
-    def event(self) -> dict[str, Any]:
-        """Return the event in a frame of type 5."""
-        try:
-            payload = from_json(self.data, allow_inf_nan=False)
-        except ValueError as error:
-            raise FrameError(f"The event is not JSON: {error}.", self.packet_id) from None
-        match payload:
-            case {"name": "ftrack.event", "args": [{"topic": str(topic)} as event]} if topic:
-                return dict(event)
-        raise FrameError(
-            f'An event is {{"name": "{EVENT_NAME}", "args": [EVENT]}}, and EVENT has a "topic".',
-            self.packet_id,
-        )
-
-
-def read_frame(text: str) -> Frame:
-    """Return the frame in *text*."""
     match = _FRAME.fullmatch(text)
     if match is None:
         raise FrameError("A frame is 'type:id:endpoint:data', with a type from 0 to 8.")
     kind, packet_id, _, data = match.groups(default="")
-    return Frame(kind, packet_id, data)
+    return kind, packet_id, data
+
+
+def read_event(data: str, largest: int) -> dict[str, Any]:
+    """Return the event in the data of a frame of type 5, which takes *largest* characters."""
+    if len(data) > largest:
+        raise FrameError(f"An event takes {largest} characters at most.")
+    try:
+        payload = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise FrameError(f"The event is not JSON: {error}.") from None
+    match payload:
+        case {"name": "ftrack.event", "args": [{"topic": str(topic)} as event]} if topic:
+            return dict(event)
+    raise FrameError(
+        f'An event is {{"name": "{EVENT_NAME}", "args": [EVENT]}}, and EVENT has a "topic".'
+    )
 
 
 def event_frame(event: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -48,26 +48,21 @@ class Connection:
         self.username = username
         self.subscribers: dict[str, Subscriber] = {}
         self.slow: asyncio.Event = asyncio.Event()
-        self._waiting = deque[str]([frames.CONNECT])
+        self._waiting = asyncio.Queue[str]()
         self._room = limit
-        self._changed = asyncio.Event()
+        self.put(frames.CONNECT)
 
     def put(self, frame: str) -> None:
         """Let *frame* wait until it is sent; a client that lets too many wait is slow."""
         self._room -= len(frame) + _BARE
         if self._room < 0:
             self.slow.set()
-            self._waiting.clear()
-        else:
-            self._waiting.append(frame)
-            self._changed.set()
+        if not self.slow.is_set():
+            self._waiting.put_nowait(frame)
 
     async def take(self) -> str:
         """Return the next frame to be sent."""
-        while not self._waiting:
-            self._changed.clear()
-            await self._changed.wait()
-        frame = self._waiting.popleft()
+        frame = await self._waiting.get()
         self._room += len(frame) + _BARE
         return frame
 
@@ -176,13 +171,11 @@ class EventHub:
         """Do what a frame from a client says; what is wrong with it goes back to the client."""
         packet_id = ""
         try:
-            self._check_size(text)
-            frame = frames.read_frame(text)
-            packet_id = frame.packet_id
-            if frame.kind == "5":
-                self._receive_event(connection, frame.event())
+            # The number of the frame is read first, so that its sender learns which one is too big.
+            kind, packet_id, data = frames.read_frame(text)
+            if kind == "5":
+                self._receive_event(connection, frames.read_event(data, self._limits.event))
         except (frames.FrameError, ValueError) as error:
-            packet_id = packet_id or getattr(error, "packet_id", "")
             # The Python client itself repeats subscriptions when it starts.
             logger.info("an event of %s is refused: %s", connection.username, error)
             if packet_id:
@@ -192,7 +185,7 @@ class EventHub:
                 # anew, and subscribe again, without end.
                 connection.put(frames.error_frame(str(error)))
         else:
-            if packet_id and frame.kind == "5":
+            if packet_id and kind == "5":
                 connection.put(frames.acknowledgement(packet_id))
 
     def publish(self, event: Event) -> list[Subscriber]:
@@ -228,14 +221,6 @@ class EventHub:
     def _publish_all(self, events: list[Event]) -> None:
         for event in events:
             self.publish(event)
-
-    def _check_size(self, text: str) -> None:
-        # The number of the frame is read first, so that its sender learns which one is too big.
-        if len(text) > self._limits.event:
-            head = frames.read_frame(text[: text.find("{")] if "{" in text else text[:40])
-            raise frames.FrameError(
-                f"An event takes {self._limits.event} characters at most.", head.packet_id
-            )
 
     def _receive_event(self, connection: Connection, event: Event) -> None:
         match event:

@@ -183,8 +183,7 @@ class _Describer:
         return "/".join(str(row[name]) for name in self._model.types[row[TYPE]].primary_key)
 
     def _add(self, before: Row | None, after: Row | None) -> None:
-        row = after or before
-        assert row is not None  # noqa: S101 - a change has one of them
+        row = after or before or {}  # a change has one of them
         entity_type = self._model.types[row[TYPE]]
         changes = {}
         if entity_type.name not in self._columns:
@@ -203,8 +202,7 @@ class _Describer:
         entity["keys"] = list(entity["changes"])
 
     def _add_value(self, before: Row | None, after: Row | None) -> None:
-        row = after or before
-        assert row is not None  # noqa: S101 - a change has one of them
+        row = after or before or {}
         configuration = self._read(_CONFIGURATION, row.get("configuration_id"))
         owners = (self._read(owner, row.get("entity_id")) for owner in _OWNERS)
         owner = next(filter(None, owners), None)

@@ -91,12 +91,12 @@ class Connections:
         connection.generation = self._generation
         self._connections.add(connection)
         if is_busy:
-            self._add(connection)
+            self._note(connection, is_busy=True)
         try:
             yield
         finally:
             self._connections.discard(connection)
-            self._remove(connection)
+            self._note(connection, is_busy=False)
 
     def go_down(self, seconds: float) -> None:
         """Disconnect all clients, and accept no requests for some seconds."""
@@ -128,18 +128,13 @@ class Connections:
 
     @contextmanager
     def _paused(self, connection: ClientConnection) -> Iterator[None]:
-        self._remove(connection)
+        self._note(connection, is_busy=False)
         try:
             yield
         finally:
-            self._add(connection)
+            self._note(connection, is_busy=True)
 
-    def _add(self, connection: ClientConnection) -> None:
+    def _note(self, connection: ClientConnection, *, is_busy: bool) -> None:
         with self._idle:
-            self._busy.add(connection)
-
-    def _remove(self, connection: ClientConnection) -> None:
-        with self._idle:
-            self._busy.discard(connection)
-            if not self._busy:
-                self._idle.notify_all()
+            (self._busy.add if is_busy else self._busy.discard)(connection)
+            self._idle.notify_all()

@@ -85,11 +85,7 @@ _MATCHERS: Mapping[str, Matcher] = {
 
 
 def matcher_of(on: On) -> Matcher:
-    """Return the matcher *on*, or the one with this name.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
+    """Return the matcher *on*, or the one with this name."""
     if callable(on):
         return on
     try:

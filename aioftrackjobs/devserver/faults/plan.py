@@ -13,20 +13,7 @@ _SEED_BITS = 32
 
 
 class MatcherError(Exception):
-    """A function that selects the requests for a fault has failed.
-
-    Attributes:
-        fault: The planned fault.
-        reason: The error of the function.
-    """
-
-    def __init__(self, fault: kinds.Fault, reason: str) -> None:
-        super().__init__(fault, reason)
-        self.fault = fault
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"the function that selects requests for {self.fault} has failed: {self.reason}"
+    """A function that selects the requests for a fault has failed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -149,11 +136,7 @@ class Faults:
             self._seed = self._seed if seed is None else seed
 
     def due(self, request: kinds.SeenRequest) -> Due | None:
-        """Return the fault for *request*, which counts as injected from now on; None for none.
-
-        Raises:
-            MatcherError: If a function that selects requests fails.
-        """
+        """Return the fault for *request*, which counts as injected from now on; None for none."""
         with self._lock:
             rule = next((rule for rule in self._rules if _is_due(rule, request)), None)
             if rule is None:
@@ -162,7 +145,7 @@ class Faults:
                 rule.left -= 1
             injected = kinds.Injected(rule.fault, request)
             self._injected.append(injected)
-            return Due(rule, injected)
+            return Due(rule, injected, rule.fault)
 
     def withdraw(self, due: Due) -> None:
         """Take back a fault that could not be injected into its request."""
@@ -183,11 +166,7 @@ class Due:
 
     rule: Rule
     injected: kinds.Injected
-
-    @property
-    def fault(self) -> kinds.Fault:
-        """The fault."""
-        return self.rule.fault
+    fault: kinds.Fault
 
 
 def _is_due(rule: Rule, request: kinds.SeenRequest) -> bool:
@@ -197,6 +176,9 @@ def _is_due(rule: Rule, request: kinds.SeenRequest) -> bool:
         if not rule.fault.fits(request) or not rule.matches(request):
             return False
     except Exception as exc:
-        raise MatcherError(rule.fault, f"{type(exc).__name__}: {exc}") from exc
+        reason = f"{type(exc).__name__}: {exc}"
+        raise MatcherError(
+            f"the function that selects requests for {rule.fault} has failed: {reason}"
+        ) from exc
     # Drawn for each matching request, so that the sequence depends on nothing else.
     return rule.chance.random() < rule.probability

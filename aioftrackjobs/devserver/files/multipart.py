@@ -66,11 +66,10 @@ class Parts:
             for path in paths:
                 _append(whole, path)
             _check_whole(announced, whole)
-        except FileNotFoundError:
+        except BaseException as error:
             whole.discard()
-            raise MissingPartError("The upload is being completed already.") from None
-        except BaseException:
-            whole.discard()
+            if isinstance(error, FileNotFoundError):
+                raise MissingPartError("The upload is being completed already.") from None
             raise
         return whole
 
@@ -87,20 +86,16 @@ class Parts:
 
     def discard_all(self, component_id: str) -> bool:
         """Remove the parts of all uploads of a component; return whether there were any."""
-        prefix = uploads_of(component_id)
+        return self.discard(uploads_of(component_id))
+
+    def discard(self, upload: str) -> bool:
+        """Remove all parts of uploads whose id begins so; return whether there were any."""
         with self._lock:
-            self._open = {each for each in self._open if not each.startswith(prefix)}
-        found = list(self._storage.folder.glob(f"{PART}{prefix}*"))
+            self._open = {each for each in self._open if not each.startswith(upload)}
+        found = list(self._storage.folder.glob(f"{PART}{upload}*"))
         for path in found:
             path.unlink(missing_ok=True)
         return bool(found)
-
-    def discard(self, upload: str) -> None:
-        """Remove all parts of the upload with this id."""
-        with self._lock:
-            self._open.discard(upload)
-        for path in self._storage.folder.glob(f"{PART}{upload}-*"):
-            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove the parts of uploads that no client can complete after this."""

@@ -60,6 +60,7 @@ class IncomingFile:
 
     Attributes:
         size: Bytes written so far.
+        is_hashed: Whether it has a digest, which needs :meth:`hash`.
     """
 
     def __init__(self, folder: Path, target: Path, *, hashed: bool) -> None:
@@ -70,6 +71,7 @@ class IncomingFile:
         )
         self._digest = hashlib.md5(usedforsecurity=False) if hashed else None
         self.size: int = 0
+        self.is_hashed = hashed
 
     def write(self, block: bytes) -> None:
         """Add *block* to the end."""
@@ -82,11 +84,6 @@ class IncomingFile:
         """Add *block* to the digest; apart from writing, so that both can run in parallel."""
         if self._digest is not None:
             self._digest.update(block)
-
-    @property
-    def is_hashed(self) -> bool:
-        """Whether it has a digest, which needs :meth:`hash`."""
-        return self._digest is not None
 
     def md5(self) -> bytes | None:
         """Return the MD5 digest of the blocks; None unless the file is hashed."""
@@ -122,33 +119,6 @@ class IncomingFile:
         Path(self._file.name).unlink(missing_ok=True)
 
 
-class _FolderLock:
-    """A lock by which servers detect others that use the same folder.
-
-    It is a lock on the folder itself, so it ends with the server, however that ends.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._descriptor: int | None = None
-        self.is_sole = False
-        if fcntl is not None:
-            with suppress(OSError):  # another server is there, or the disk has no locks
-                self._descriptor = os.open(folder, os.O_RDONLY)
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.is_sole = True
-
-    def share(self) -> None:
-        """Turn the exclusive lock into one that other servers can share."""
-        if self._descriptor is not None:
-            with suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-    def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
 class Storage:
     """One file for each component, in a folder inside *folder*, or else in a temporary one.
 
@@ -162,14 +132,25 @@ class Storage:
     def __init__(self, folder: str | Path | None = None) -> None:
         self._temporary = folder is None
         self.folder: Path = _usable(folder)
-        self._lock = _FolderLock(self.folder)
-        if self._lock.is_sole:
-            # Left by servers that were killed; no other server uses them.
-            self._remove(INCOMING, math.inf)
-            self._remove(EARLIER, math.inf)
-        self._lock.share()
+        self._lock: int | None = None
+        if fcntl is not None:
+            self._lock_folder()
         self._next_sweep = 0.0
         self.sweep_in_time()
+
+    def _lock_folder(self) -> None:
+        """Remove what servers that were killed have left, if no other server uses the folder.
+
+        All that do share a lock on the folder itself, which ends with them, however they end.
+        """
+        with suppress(OSError):  # another server is there, or the disk has no locks
+            self._lock = os.open(self.folder, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._remove(INCOMING, math.inf)
+            self._remove(EARLIER, math.inf)
+        if self._lock is not None:
+            with suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def incoming(self, component_id: str, *, hashed: bool) -> IncomingFile:
         """Return a new file for a component, to be written.
@@ -213,6 +194,8 @@ class Storage:
 
     def close(self) -> None:
         """Release the folder, and remove it if it is a temporary one."""
-        self._lock.release()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -64,10 +64,6 @@ class UploadTokens:
         digest = hmac.digest(self._secret, signed, "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
-    def sign_download(self, component_id: str) -> str:
-        """Return the signature that permits reading the file of a component."""
-        return self.sign("get", component_id)
-
     def is_signature(self, use: Use, text: str, signature: str) -> bool:
         """Return whether *signature* is that of *text* for this *use*."""
         given = signature.encode("utf-8", "surrogatepass")

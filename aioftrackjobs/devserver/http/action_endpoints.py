@@ -75,14 +75,10 @@ class ActionEndpoints:
     async def _run(self, function: Callable[[], Any]) -> Any:
         try:
             return await run_sync(function, limiter=self._waiting)
-        except LookupError as error:
-            raise EntityNotFoundError(_sentence(error)) from None
-        except TimeoutError as error:
-            raise RequestError(_sentence(error), status=504) from None
-        except (TypeError, ValueError) as error:
-            raise RequestError(_sentence(error)) from None
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
+        except (LookupError, TimeoutError, TypeError, ValueError) as error:
+            text = str(error)
+            sentence = f"{text[:1].upper()}{text[1:]}."
+            if isinstance(error, LookupError):
+                raise EntityNotFoundError(sentence) from None
+            status = 504 if isinstance(error, TimeoutError) else None
+            raise RequestError(sentence, status) from None

@@ -28,6 +28,8 @@ from aioftrackjobs.devserver.options import Options, ServerOptions
 from aioftrackjobs.devserver.pages.login import LoginPage
 from aioftrackjobs.devserver.pages.routes import Pages
 
+_FAILED = "The development server failed; its log says why."
+
 
 def create_app(**options: Unpack[ServerOptions]) -> Starlette:
     """Return the server as an ASGI application; ``app.state.engine`` has user and key.
@@ -82,7 +84,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
         exception_handlers={
             ApiError: lambda _, error: error_response(error),
             HTTPException: _http_error_response,
-            Exception: _failure_response,
+            Exception: lambda *_: error_response(RequestError(_FAILED, status=500)),
         },
         lifespan=lifespan,
     )
@@ -104,8 +106,3 @@ def _http_error_response(_: Request, error: Any) -> Response:
     response = error_response(RequestError(f"{error.detail}.", status=error.status_code))
     response.headers.update(error.headers or {})
     return response
-
-
-def _failure_response(_: Request, error: Exception) -> Response:
-    reason = "The development server failed; its log says why."
-    return error_response(RequestError(reason, status=500))

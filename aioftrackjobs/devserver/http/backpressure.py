@@ -8,14 +8,13 @@ client has read it. So memory is bounded however many clients there are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 import anyio
 import sniffio
 from anyio.to_thread import run_sync
-from starlette.types import Scope
 
 from aioftrackjobs.devserver.api_errors import BusyError
 
@@ -99,9 +98,7 @@ class DatabaseThread:
             self._unfinished -= 1
 
 
-def is_big(scope: Scope) -> bool:
+def is_big(headers: Mapping[str, str]) -> bool:
     """Return whether a request announces a big body, or does not announce how big it is."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20]) > SMALL
-    return any(name == b"transfer-encoding" for name, _ in scope["headers"])
+    size = headers.get("content-length", "")
+    return int(size[:20]) > SMALL if size.isdecimal() else "transfer-encoding" in headers

@@ -122,10 +122,8 @@ class BatchEndpoint:
             await _check_presence(request)
 
     async def _in_turn(self, call: Call, request: Request, largest: int) -> bytes:
-        if len(call.operations) <= _LONG:
-            return await self._in_order(call, request, largest)
         with Slot(self._long) as turn:
-            if not turn.acquire_nowait():
+            if len(call.operations) > _LONG and not turn.acquire_nowait():
                 await turn.acquire(self._limits.queue_timeout, "Other clients send long batches.")
                 await anyio.sleep(_LONG_PAUSE)
                 await _check_presence(request)
@@ -175,9 +173,8 @@ def _messages(response: bytes) -> Iterator[Message]:
     headers = json_response(response).raw_headers
     yield {"type": "http.response.start", "status": 200, "headers": headers}
     for start in range(0, len(response), _BLOCK):
-        end = start + _BLOCK
-        more = end < len(response)
-        yield {"type": "http.response.body", "body": response[start:end], "more_body": more}
+        block, more = response[start : start + _BLOCK], start + _BLOCK < len(response)
+        yield {"type": "http.response.body", "body": block, "more_body": more}
 
 
 async def _check_presence(request: Request) -> None:

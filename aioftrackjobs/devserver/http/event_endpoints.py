@@ -101,6 +101,4 @@ async def _cut_off_when_slow(websocket: WebSocket, connection: Connection) -> No
 
 def _abort(websocket: WebSocket) -> None:
     """End the connection at once: a client that does not read takes no farewell either."""
-    abort = websocket.scope.get("extensions", {}).get(ABORT)
-    if abort is not None:
-        abort()
+    websocket.scope.get("extensions", {}).get(ABORT, bool)()

@@ -46,22 +46,18 @@ class FileEndpoints:
     async def upload(self, request: Request) -> Response:
         """Receive the file that was announced for this address."""
         announced = self._engine.uploads.decode(request.path_params["token"])
-        is_part = announced.upload is not None
-        make = functools.partial(
-            self._engine.storage.incoming,
-            announced.component_id,
-            hashed=is_part or announced.checksum is not None,
-        )
+        limits = self._engine.limits
+        is_hashed = announced.upload is not None or announced.checksum is not None
+        make = functools.partial(self._engine.storage.incoming, hashed=is_hashed)
         with Slot(self._uploads) as slot:
-            limits = self._engine.limits
             await slot.acquire(
                 limits.queue_timeout,
                 f"{limits.uploads} uploads are running, and none of them ended within "
                 f"{limits.queue_timeout:g} s.",
             )
-            incoming = await run_sync(make)
+            incoming = await run_sync(make, announced.component_id)
             try:
-                await receive(request, incoming, announced, self._engine.limits)
+                await receive(request, incoming, announced, limits)
                 tag = await run_sync(self._keep, announced, incoming)
             finally:
                 incoming.discard()

@@ -25,21 +25,14 @@ def is_strict(headers: Mapping[str, str]) -> bool:
     return headers.get("ftrack-strict-api", "").strip().lower() in _TRUE
 
 
-def _options_in(headers: Mapping[str, str]) -> set[str]:
-    """Return the options that are on; both documented separators are accepted."""
-    options = set()
-    for part in headers.get("ftrack-api-options", "").split(";"):
-        name, _, value = part.replace("=", ":").partition(":")
-        if value.strip().lower() in _TRUE:
-            options.add(name.strip())
-    return options
-
-
 def caller_of(request: Request, credentials: Credentials) -> Caller:
     """Return the sender of a batch, and the form in which it gets the response."""
     headers = request.headers
     identity = credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))
-    options = _options_in(headers)
+    # Both documented separators are accepted.
+    texts = headers.get("ftrack-api-options", "").replace("=", ":").split(";")
+    pairs = (text.partition(":") for text in texts)
+    options = {name.strip() for name, _, value in pairs if value.strip().lower() in _TRUE}
     return Caller(
         identity,
         _base_url(request.scope, headers),
@@ -65,20 +58,15 @@ class BatchReader:
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[tuple[Caller, bytes]]:
         """Enter with the sender and the body of a batch; a big one keeps its slot in the block."""
-        caller = request.scope.get(READ)  # by a middleware, which holds the slot
+        limits, caller = self._limits, request.scope.get(READ)
         if isinstance(caller, ApiError):
             raise caller
-        if caller is not None:
-            yield caller, await self._body(request)
-            return
-        caller = caller_of(request, self._engine.credentials)
         with Slot(self._big_bodies) as slot:
-            if is_big(request.scope):
-                # a key may be that of a user who is gone
-                await self._database.run(self._engine.check_user, caller.identity)
-                await slot.acquire(self._limits.body, "Other clients send big requests.")
-            yield caller, await self._body(request)
-
-    async def _body(self, request: Request) -> bytes:
-        limits = self._limits
-        return await read_body(request, limits.request, seconds=limits.body, idle=limits.idle)
+            if caller is None:  # else a middleware has read the body, and holds the slot
+                caller = caller_of(request, self._engine.credentials)
+                if is_big(request.headers):
+                    # a key may be that of a user who is gone
+                    await self._database.run(self._engine.check_user, caller.identity)
+                    await slot.acquire(limits.body, "Other clients send big requests.")
+            body = read_body(request, limits.request, seconds=limits.body, idle=limits.idle)
+            yield caller, await body

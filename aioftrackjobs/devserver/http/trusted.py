@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -18,8 +19,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aioftrackjobs.devserver.api_errors import RequestError
 from aioftrackjobs.devserver.http.responses import error_response
 
-#: How the origins of pages with a host begin.
-_PAGES = ("http://", "https://")
 #: Ends of names that are in no public DNS (RFC 6761).
 _RESERVED = (".localhost", ".test")
 
@@ -52,11 +51,11 @@ class TrustedMiddleware:
             await error_response(error)(scope, receive, send)
 
     def _untrusted(self, called: str, origin: str | None) -> str | None:
-        host = _name_of(f"//{called}")
-        if not is_trusted(host, self._hosts) and not _is_address(host):
+        host = _name_of(f"http://{called}")
+        if not is_trusted(host, self._hosts) and address_in(host) is None:
             return f"This server is not called '{host}'"
         if origin is not None:
-            name = _name_of(origin) if origin.startswith(_PAGES) else _UNREADABLE
+            name = _name_of(origin)
             if name != host and not is_trusted(name, self._hosts):
                 return f"Pages of '{origin}' must not call this server"
         return None
@@ -70,24 +69,23 @@ def is_trusted(name: str, hosts: Collection[str]) -> bool:
     """Return whether no stranger can have *name*, or it is one of *hosts*."""
     if name in hosts:
         return True
-    if _is_address(name):
-        return ipaddress.ip_address(name).is_loopback
+    address = address_in(name)
+    if address is not None:
+        return address.is_loopback
     # Names without a dot are of the local network; a request may also have no host at all.
     is_local = "." not in name and ":" not in name and name != _UNREADABLE
     return is_local or name.endswith(_RESERVED)
 
 
 def _name_of(url: str) -> str:
-    try:
-        return (urlsplit(url).hostname or "") if "//" in url else _UNREADABLE
-    except ValueError:
-        return _UNREADABLE
+    with suppress(ValueError):
+        if url.startswith(("http://", "https://")):
+            return urlsplit(url).hostname or ""
+    return _UNREADABLE
 
 
-def _is_address(name: str) -> bool:
-    """Return whether *name* is an IP address, which needs no DNS."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+def address_in(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address in *name*, which needs no DNS; None for another name."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(name)
+    return None

@@ -8,7 +8,7 @@ of the browser; here the user enters name and key, or a test sends them in the u
 from __future__ import annotations
 
 import html
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -60,7 +60,8 @@ class LoginPage:
         if not given["api_key"]:
             return self._page(request, self._engine.api_user, "A tool wants to act for you.", 200)
         try:
-            await self._check(given)
+            identity = self._engine.credentials.check(given["api_user"], given["api_key"])
+            await self._run(self._engine.check_user, identity)
         except InvalidCredentialsError as error:
             return self._page(request, given["api_user"] or "", str(error), error.status)
         parts = urlsplit(target)
@@ -79,10 +80,6 @@ class LoginPage:
         body = await read_body(request, _LARGEST, seconds=_SECONDS, idle=_SECONDS)
         form = dict(parse_qsl(body.decode("utf-8", "replace")))
         return {name: form.get(name, "") for name in ("api_user", "api_key")}
-
-    async def _check(self, given: Mapping[str, str | None]) -> None:
-        identity = self._engine.credentials.check(given.get("api_user"), given.get("api_key"))
-        await self._run(self._engine.check_user, identity)
 
     def _page(self, request: Request, user: str, note: str, status: int) -> Response:
         shown = {"identifier": request.query_params.get("identifier", ""), "note": note}

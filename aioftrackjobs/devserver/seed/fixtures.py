@@ -91,19 +91,16 @@ def load_fixture(
     model: Model, transaction: Transaction, new_batch: Callable[[], Batch], fixture: Fixture
 ) -> None:
     """Create or update the entities of *fixture*."""
-    loader = _Loader(model, transaction, new_batch)
-    placed: list[tuple[int, EntityType, dict[str, Any]]] = []
-    for number in _in_order(fixture.entries):
-        entry = fixture.entries[number]
-        try:
-            placed.append((number, *loader.place(entry)))
-        except ApiError as error:
-            raise fixture.error(number, error.content) from None
-    for number, entity_type, key in placed:
-        try:
-            loader.complete(entity_type, key, fixture.entries[number])
-        except ApiError as error:
-            raise fixture.error(number, error.content) from None
+    loader, entries = _Loader(model, transaction, new_batch), fixture.entries
+    placed = dict[int, tuple[EntityType, dict[str, Any]]]()
+    number = 0
+    try:
+        for number in _in_order(entries):
+            placed[number] = loader.place(entries[number])
+        for number, (entity_type, key) in placed.items():
+            loader.complete(entity_type, key, entries[number])
+    except ApiError as error:
+        raise fixture.error(number, error.content) from None
     for username in fixture.usernames:
         owner = owner_of(model, transaction, username)
         if owner not in transaction.api_keys():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 
 from aioftrackjobs.devserver.errors import ServerStartError
+from aioftrackjobs.devserver.http.trusted import address_in
 
 _BACKLOG = 512
 #: What to do about an address that the system refuses.
@@ -23,26 +23,15 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 def check_address(host: str, port: int, *, public: bool, api_key: str | None) -> None:
     """Check that only this machine reaches *host*, unless that is allowed and there is a key."""
-    if _is_loopback(host):
+    if _is_loopback(host) or (public and api_key):
         return
-    address = f"{host or '*'}:{port}"
-    if not public:
-        raise ServerStartError(
-            "host", address, "other machines reach it; allow that with public (--public)"
-        )
-    if not api_key:
-        raise ServerStartError(
-            "host", address, "other machines reach it; give it an api_key (--api-key)"
-        )
+    wanted = "give it an api_key (--api-key)" if public else "allow that with public (--public)"
+    raise ServerStartError("host", f"{host or '*'}:{port}", f"other machines reach it; {wanted}")
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = address_in(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -64,11 +64,7 @@ class _Runner:
         self.thread = threading.Thread(target=self._run, name="aioftrackjobs-devserver")
 
     def wait_ready(self) -> ServerHandle:
-        """Return when the server accepts requests.
-
-        Raises:
-            ServerStartError: If it never will, because of one of its options.
-        """
+        """Return when the server accepts requests; raise why it never will."""
         self._ready.wait()
         if self._start_error is not None:
             raise self._start_error
@@ -84,11 +80,7 @@ class _Runner:
             self._server.stop()
 
     def check_end(self) -> None:
-        """Check that the thread has ended because it was stopped.
-
-        Raises:
-            ServerEndedError: If it has ended by itself.
-        """
+        """Check that the thread has ended because it was stopped, and not by itself."""
         if isinstance(self._failure, ServerEndedError):
             raise self._failure
         if self._failure is not None:
