@@ -117,6 +117,7 @@ def foreign() -> Entity:
 
 CASES: dict[str, list[Case]] = {
     "AsyncSession": [
+        *each(lambda _, v: new(observer=v), "observer", (5, "x", object(), [])),
         *numbers(lambda _, v: new(timeout=v), "timeout"),
         Case(lambda _: new(timeout=0), "timeout"),
         *numbers(lambda _, v: new(lease=v), "lease"),
@@ -236,6 +237,7 @@ CASES: dict[str, list[Case]] = {
         *numbers(lambda s, v: job_context(s, interval=v), "interval"),
         Case(lambda s: job_context(s, grace=None), "grace"),  # type: ignore[arg-type]
         *flags(lambda s, v: job_context(s, attach_traceback=v), "attach_traceback"),
+        *flags(lambda s, v: job_context(s, attach_log=v), "attach_log"),
         *texts(lambda s, v: job_context(s, description=v), "description"),
         *each(
             lambda s, v: job_context(s, data=v),
