@@ -5,7 +5,7 @@ one, whose lease may be good for a while although it was killed. The former one,
 all, notices that at its next read, and writes the Job no more.
 
 Nothing is stored about which Job belongs to a task, because the id of the Job is made from that of
-the task: see :mod:`aioftrackjobs.jobs.keys`. Whoever comes first creates the Job.
+the task: see :mod:`aioftrackjobs.jobs.keys`. The first of them creates the Job.
 """
 
 from __future__ import annotations
