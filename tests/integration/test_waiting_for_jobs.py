@@ -20,7 +20,6 @@ from aioftrackjobs import (
     Job,
     JobState,
     JobStatus,
-    QueryParameterError,
     ServerError,
     SessionStateError,
     job_context,
@@ -365,7 +364,7 @@ async def test_what_is_no_job_is_refused_before_anything_is_sent(
     for id_ in ("", "  "):
         with pytest.raises(ArgumentError):
             await session.wait_for(id_)
-    with pytest.raises(QueryParameterError):
+    with pytest.raises(ArgumentError, match="surrogate"):
         await session.wait_for([job, "\ud800"])
     with pytest.raises(EntityError, match="does not belong to this session"):
         await session.wait_for(foreign)
