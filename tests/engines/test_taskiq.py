@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import pytest
+from redis.asyncio import Redis
 
 from aioftrackjobs import AsyncSession, Verdict, current_job, recover
 from aioftrackjobs.devserver import ServerHandle
@@ -89,7 +90,10 @@ async def test_a_task_is_sent_although_ftrack_is_away(redis_url: str) -> None:
     await broker.startup()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("aioftrackjobs.integrations.taskiq._QUEUEING", 0.05)
-        await broker.find_task("render").kiq(shot="sh010", seconds=0)
+        sent = await broker.find_task("render").kiq(shot="sh010", seconds=0)
+    async with Redis.from_url(redis_url) as redis:
+        ((_, message),) = await redis.xrange("away")
+    assert sent.task_id.encode() in message[b"data"]
     await broker.shutdown()
 
 
