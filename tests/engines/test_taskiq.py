@@ -91,8 +91,9 @@ async def test_a_task_is_sent_although_ftrack_is_away(redis_url: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("aioftrackjobs.integrations.taskiq._QUEUEING", 0.05)
         sent = await broker.find_task("render").kiq(shot="sh010", seconds=0)
-    async with Redis.from_url(redis_url) as redis:
-        ((_, message),) = await redis.xrange("away")
+    redis: Any = Redis.from_url(redis_url)
+    ((_, message),) = await redis.xrange("away")
+    await redis.aclose()
     assert sent.task_id.encode() in message[b"data"]
     await broker.shutdown()
 
