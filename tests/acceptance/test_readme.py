@@ -26,6 +26,7 @@ import aioftrackjobs
 import aioftrackjobs.pytest_plugin
 from aioftrackjobs import AsyncSession, Job
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.errors import MissingExtraError
 from aioftrackjobs.testing import Fault
 from aioftrackjobs.testing import __all__ as testing_names
 
@@ -274,7 +275,10 @@ def test_every_module_and_attribute_that_is_named_exists(page: str) -> None:
         value: Any = aioftrackjobs
         for part in [] if name is None else name[1][1:].split("."):
             if inspect.ismodule(value) and not hasattr(value, part):
-                importlib.import_module(f"{value.__name__}.{part}")
+                try:
+                    importlib.import_module(f"{value.__name__}.{part}")
+                except MissingExtraError:
+                    break  # an engine that is not installed here; it has a session of its own
             assert hasattr(value, part), span
             value = getattr(value, part)
 

@@ -25,7 +25,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[tuple[ProcessPoolExecutor, Any]]:
+async def pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[tuple[ProcessPoolExecutor, Any]]:
+    # A child imports what it runs by its name, and pytest leaves the tests out of the path.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(1, mp_context=context) as executor:
         yield executor, manager

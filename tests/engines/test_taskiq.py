@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import pytest
-from redis.asyncio import Redis
 
 from aioftrackjobs import AsyncSession, Verdict, current_job, recover
 from aioftrackjobs.devserver import ServerHandle
@@ -19,6 +18,7 @@ from .farm import LONG, Farm, until
 taskiq = pytest.importorskip("taskiq", reason="taskiq is not installed")
 pytest.importorskip("taskiq_redis", reason="taskiq-redis is not installed")
 
+from redis.asyncio import Redis
 from taskiq import (
     Context,
     InMemoryBroker,

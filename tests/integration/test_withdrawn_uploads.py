@@ -150,9 +150,7 @@ async def test_what_cannot_be_removed_is_noted_and_removed_by_a_later_session(
     studio: Studio, tmp_path: Path, kind: type[FtrackJobsError]
 ) -> None:
     path = tmp_path / "jobs.journal"
-    async with journaled(
-        studio.handle, path, retry=RetryPolicy(budget=0.1), timings=Timings(closing_grace=0.2)
-    ) as session:
+    async with journaled(studio.handle, path, timings=Timings(closing_grace=0.2)) as session:
         away = anyio.Event()
 
         async def lose(request: WireRequest, send: Send) -> WireResponse:
