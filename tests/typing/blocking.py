@@ -75,8 +75,8 @@ def jobs(session: Session) -> None:
         with job.stage("encode", weight=3) as stage:
             stage.advance()
         job.description = "Bake sh010"
-    job_context(session, descripton="Bake")  # type: ignore[call-overload]
-    job_context(5)  # type: ignore[call-overload]
+    job_context(session, descripton="Bake")  # type: ignore[call-arg]
+    job_context(5)  # type: ignore[arg-type]
     assert_type(current_job(), RunningJob)
 
 
