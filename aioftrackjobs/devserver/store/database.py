@@ -360,6 +360,8 @@ class Database(Connection):
 
     def __init__(self, model: Model, tables: Tables, database: str | Path | None = None) -> None:
         name = _IN_MEMORY if database is None else str(database)
+        #: The copy that the content is equal to while SQLite counts no more changes than then.
+        self._unchanged: tuple[sqlite3.Connection | None, int] = None, 0
         try:
             if name != _IN_MEMORY:
                 _make_private(Path(name))
@@ -417,12 +419,16 @@ class Database(Connection):
         copy = sqlite3.connect(_IN_MEMORY, check_same_thread=False)
         with self._lock:
             self.driver.backup(copy)
+            self._unchanged = copy, self.driver.total_changes
         return copy
 
     def restore(self, saved: sqlite3.Connection) -> None:
         """Replace all content by what was saved."""
         with self._lock:
-            saved.backup(self.driver)
+            # SQLite reads all schemas again after it, which takes longer than most tests.
+            if self.is_lasting or self._unchanged != (saved, self.driver.total_changes):
+                saved.backup(self.driver)
+                self._unchanged = saved, self.driver.total_changes
 
     @contextmanager
     def beside(self) -> Iterator[Connection]:
