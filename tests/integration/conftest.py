@@ -1,8 +1,9 @@
 """A fresh embedded server on a real socket for each test, and a session on it.
 
 The tests run on the client that a session opens for itself, on asyncio. Those marked
-``every_loop`` run on trio too; those marked ``every_client``, and with ``--clients=all`` all
-others, also on clients of the caller's own. That client is made with httpx, as where httpx2 is not
+``every_loop`` run on trio too; those marked ``other_client`` in one more setting, which is not the
+same for all of them; those marked ``every_client``, and with ``--clients=all`` all others, also on
+clients of the caller's own. That client is made with httpx, as where httpx2 is not
 installed; tests with respx run on both. The programs that tests start use httpx2.
 """
 
@@ -14,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar
+from zlib import crc32
 
 import anyio
 import ftrack_api
@@ -57,6 +59,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
     if everywhere:
         settings = list(SETTINGS)
+    elif any(metafunc.definition.iter_markers("other_client")):
+        number = crc32(metafunc.definition.nodeid.encode()) % (len(SETTINGS) - 1)
+        settings = [SETTINGS[0], SETTINGS[1 + number]]
     elif any(metafunc.definition.iter_markers("every_loop")):
         settings = [each for each in SETTINGS if (each.client, each.library) == ("own", "httpx")]
     elif "respx_mock" in metafunc.fixturenames:
