@@ -122,7 +122,7 @@ def _read_filters(
         int, typer.Option("--limit", "-n", metavar="N", min=1, max=500, help="So many at most.")
     ] = 20,
 ) -> Filters:
-    younger_than = None if since is None else parse_duration(since)
+    younger_than = None if since is None else parse_duration("--since", since)
     return Filters([each.value for each in status or ()], user, search, younger_than, limit)
 
 
@@ -190,16 +190,18 @@ def make_folder(option: str, path: Path) -> None:
         raise UnusablePathError(option, path, error.strerror or str(error)) from error
 
 
-def parse_duration(text: str) -> timedelta:
-    """Return a duration such as ``90s``, ``30m``, ``2h`` or ``1d``.
+def parse_duration(option: str, text: str) -> timedelta:
+    """Return the duration that *option* has, such as ``90s``, ``30m``, ``2h`` or ``1d``.
 
     Raises:
         typer.BadParameter: The text is not a duration.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 90s, 30m, 2h or 1d")
+        raise typer.BadParameter(
+            f"{text!r} is not a duration such as 90s, 30m, 2h or 1d", param_hint=option
+        )
     try:
         return timedelta(**{_UNITS[match[2].lower()]: float(match[1])})
     except OverflowError:
-        raise typer.BadParameter(f"{text!r} is too long") from None
+        raise typer.BadParameter(f"{text!r} is too long", param_hint=option) from None

@@ -327,10 +327,10 @@ def recover(
         "dry_run": dry_run,
         "user": user,
         "without_lease": without_lease,
-        "older_than": None if older_than is None else parse_duration(older_than),
+        "older_than": None if older_than is None else parse_duration("--older-than", older_than),
     }
     if grace is not None:
-        options["grace"] = parse_duration(grace).total_seconds()
+        options["grace"] = parse_duration("--grace", grace).total_seconds()
     recovery = anyio.run(run, options)
     show(recovery)
     if recovery.refused:

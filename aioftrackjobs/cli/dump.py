@@ -49,7 +49,7 @@ class UnknownTypeError(FtrackJobsError):
         self.entity_type = entity_type
 
     def __str__(self) -> str:
-        return f"cannot dump {self.entity_type}: the server has no such entity type"
+        return f"the server has no entity type {self.entity_type}"
 
 
 async def write_schemas(session: AsyncSession) -> None:

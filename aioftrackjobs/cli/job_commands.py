@@ -97,7 +97,7 @@ def wait(
     """Wait for the end of Jobs. Exit code: 0 if all are done, 1 if not, 124 if the time is over."""
     from aioftrackjobs.cli.jobs import wait_for_jobs
 
-    seconds = None if timeout is None else parse_duration(timeout).total_seconds()
+    seconds = None if timeout is None else parse_duration("--timeout", timeout).total_seconds()
     code = _run(lambda session: wait_for_jobs(session, jobs, seconds))
     raise typer.Exit(code)
 

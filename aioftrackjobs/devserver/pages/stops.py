@@ -64,7 +64,7 @@ class Stops:
         self._feed.watched[job_id] = watch.note
         is_kept = False
         try:
-            is_kept = await self._run(jobs.stop_job, self._engine, identity, job_id, reason)
+            is_kept = bool(await self._run(jobs.stop_job, self._engine, identity, job_id, reason))
         finally:
             if not is_kept:
                 self._forget(job_id, watch)
