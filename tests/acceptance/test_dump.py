@@ -77,15 +77,15 @@ async def test_what_is_dumped_is_served_again(
     assert count == len(before)
     assert _sorted(before) == _sorted(json.loads(path.read_text()))
 
-    for empty in (True, False):
-        async with running(schemas=schemas, empty=empty, fixture=path) as server:
-            after = await _entities(server)
-            async with AsyncSession(server.url, server.api_key, server.api_user) as session:
-                statuses = await session.query("select state.name from Status").all()
+    empty = schemas is None  # with both schemas, neither of the two is different
+    async with running(schemas=schemas, empty=empty, fixture=path) as server:
+        after = await _entities(server)
+        async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+            statuses = await session.query("select state.name from Status").all()
 
-        assert _sorted(after) == _sorted(before), f"{empty=}"
-        assert statuses
-        assert all(status["state"]["name"] for status in statuses)
+    assert _sorted(after) == _sorted(before)
+    assert statuses
+    assert all(status["state"]["name"] for status in statuses)
 
 
 async def test_rows_of_several_types_are_dumped_once(schemas: list[Entity] | None) -> None:
