@@ -7,7 +7,7 @@ values before the change. The values after it are read at the end of the transac
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -18,6 +18,8 @@ from pydantic_core import from_json
 _ROW, _TYPE = "_row", "_type"
 #: Arguments that any SQLite takes in one call of a function.
 _ARGUMENTS = 100
+#: SQL for the rows of a table that were changed, as they are now, each with its number first.
+_CHANGED = f'SELECT * FROM "{{0}}" WHERE "{_ROW}" IN (SELECT row FROM _change WHERE name = ?)'
 _SETUP = (
     "PRAGMA temp_store = MEMORY",
     "CREATE TEMP TABLE _change (name TEXT, row INTEGER, before TEXT)",
@@ -50,6 +52,7 @@ class ChangeLog:
     ) -> None:
         self._driver = driver
         self._columns: dict[str, list[str]] = {}
+        self._untyped: dict[str, list[str]] = {}
         for statement in _SETUP:
             driver.execute(statement)
         for name in tables.keys() - ignored:
@@ -57,6 +60,7 @@ class ChangeLog:
             if _TYPE not in columns:
                 continue
             self._columns[name] = columns
+            self._untyped[name] = [c.name for c in tables[name].columns if _is_untyped(c)]
             before = _json_of(map(_old, tables[name].columns))
             for event, which, values in (
                 ("INSERT", "NEW", "NULL"),
@@ -74,27 +78,36 @@ class ChangeLog:
         first: dict[tuple[str, int], Mapping[str, Any] | None] = {}
         for name, row, before in self._driver.execute("SELECT name, row, before FROM _change"):
             if (name, row) not in first:
-                first[name, row] = before and self._row(
-                    name, chain.from_iterable(from_json(before))
-                )
-        if not first:
-            return
-        self._driver.execute("DELETE FROM _change")
-        for (name, row), before in first.items():
-            sql = f'SELECT * FROM "{name}" WHERE "{_ROW}" = ?'
-            found = self._driver.execute(sql, (row,)).fetchone()
-            after = found and self._row(name, found)
-            if before != after:
-                yield Change(name, before, after)
+                first[name, row] = before and self._row(name, [*chain(*from_json(before))])
+        after = {
+            (name, values[0]): self._row(name, values)
+            for name in dict.fromkeys(name for name, _ in first)
+            for values in self._driver.execute(_CHANGED.format(name), (name,))
+        }
+        if first:
+            self._driver.execute("DELETE FROM _change")
+        for place, before in first.items():
+            now = after.get(place)
+            if before != now:
+                yield Change(place[0], before, now)
 
-    def _row(self, name: str, values: Iterable[Any]) -> dict[str, Any]:
-        texts = (value.decode() if isinstance(value, bytes) else value for value in values)
-        return dict(zip(self._columns[name], texts, strict=True))
+    def _row(self, name: str, values: Sequence[Any]) -> dict[str, Any]:
+        columns = self._columns[name]
+        row = dict(zip(columns, values, strict=True))
+        for column in self._untyped[name]:
+            if isinstance(row[column], bytes):
+                row[column] = row[column].decode()
+        return row
+
+
+def _is_untyped(column: sa.ColumnClause[Any]) -> bool:
+    """Return whether values of *column* may be stored as bytes."""
+    return type(column.type) not in {sa.Text, sa.Integer, sa.Float}
 
 
 def _old(column: sa.ColumnClause[Any]) -> str:
     value = f'OLD."{column.name}"'
-    if type(column.type) in {sa.Text, sa.Integer, sa.Float}:
+    if not _is_untyped(column):
         return value
     return f"CASE typeof({value}) WHEN 'blob' THEN CAST({value} AS TEXT) ELSE {value} END"
 

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -122,11 +122,16 @@ class Transaction:
     def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row with the given *key*, None if there is none."""
         sql = f'SELECT * FROM "{table}"{_where(key)}'
-        cursor = self._driver.execute(sql, tuple(key.values()))
-        row = cursor.fetchone()
+        row = self._driver.execute(sql, tuple(key.values())).fetchone()
         if row is None:
             return None
-        return dict(zip((column[0] for column in cursor.description), row, strict=True))
+        return dict(zip(self._store.tables.columns[table], row, strict=True))
+
+    def value(self, table: str, key: Mapping[str, Any], column: str) -> Any:
+        """Return *column* of the row with the given *key*, None if there is none."""
+        sql = f'SELECT "{column}" FROM "{table}"{_where(key)}'
+        row = self._driver.execute(sql, tuple(key.values())).fetchone()
+        return row[0] if row else None
 
     def lowest(self, table: str, order: str, column: str) -> Any:
         """Return *column* of the row with the lowest *order*, None if there is none."""
@@ -141,10 +146,16 @@ class Transaction:
 
     def insert(self, table: str, values: Mapping[str, Any]) -> None:
         """Add a row."""
-        names, places = '", "'.join(values), ", ".join("?" * len(values))
+        self.insert_many(table, values, [tuple(values.values())])
+
+    def insert_many(
+        self, table: str, columns: Collection[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
+        """Add *rows* with the values of *columns*."""
+        names, places = '", "'.join(columns), ", ".join("?" * len(columns))
+        sql = f'INSERT INTO "{table}" ("{names}") VALUES ({places})'
         try:
-            sql = f'INSERT INTO "{table}" ("{names}") VALUES ({places})'
-            self._driver.execute(sql, tuple(values.values()))
+            self._driver.executemany(sql, rows)
         except sqlite3.IntegrityError:
             raise DuplicateEntryError(f"There is a {table} with this key already.") from None
 
