@@ -412,11 +412,11 @@ class Found:
 
 async def work(target: Target, seconds: float) -> Found:
     """Change and read a Job again and again, from time to time on a new connection."""
-    found, end = Found(), time.monotonic() + seconds
+    found = Found()
     async with httpx.AsyncClient(base_url=target.url, timeout=30, verify=False) as http:
         job = await Caller(http, target.user, target.key).create("Job")
     await asyncio.sleep(START)
-    number = 0
+    number, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
         async with httpx.AsyncClient(base_url=target.url, timeout=30, verify=False) as http:
             api = Caller(http, target.user, target.key)
