@@ -86,11 +86,8 @@ class Limits:
         for start in range(0, len(body), _MIB):
             left -= sum(body.count(each, start, start + _MIB) for each in (b",", b"[", b"{"))
             if left < 0:
-                raise RequestError(
-                    f"A request takes {self.values} values, lists and objects at most; commas and "
-                    "brackets in texts count, too.",
-                    status=413,
-                )
+                most = f"A request takes {self.values} commas and brackets at most, also in texts."
+                raise RequestError(most, status=413)
 
     def check_batch(self, operations: list[Any]) -> None:
         """Check the size of a batch."""

@@ -79,7 +79,7 @@ async def test_a_request_may_have_too_many_values(body: bytes) -> None:
         response = await api.send(body)
 
     assert response.status_code == 413
-    assert response.json()["content"].startswith("A request takes 7 values, lists and objects")
+    assert response.json()["content"].startswith("A request takes 7 commas and brackets")
 
 
 async def test_a_query_may_be_too_long() -> None:

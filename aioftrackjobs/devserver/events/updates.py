@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, pairwise
 from math import isclose
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import uuid4
 
 from pydantic_core import to_json
@@ -30,29 +30,14 @@ _UPWARDS: Final = (
 #: Types of which something can be a part without saying so in the schema: notes and metadata.
 _OWNERS: Final = ("Context", "AssetVersion", "Asset", "List", "ReviewSession", "Component", "User")
 _HIGHEST: Final = 50
-#: What the entity of an event has.
-_EVENT_VALUES: Final = (
-    *("id", "action", "created_at", "data", "parent_type", "parent_id", "project_id", "user_id"),
-)
 #: Rows of the type Event that are kept.
 _KEPT: Final = 50_000
 #: Share of the largest frame that the entities of one event take.
 _SHARE: Final = 0.8
 
 Row = Mapping[str, Any]
-
-
-class _Shape(NamedTuple):
-    """What the descriptions of a type's entities need.
-
-    Attributes:
-        columns: The attributes but the key, each with its column, its name in events.
-        upwards: The attributes that lead to what an entity belongs to, each with the roots of the
-            types that it may name.
-    """
-
-    columns: list[tuple[str, str]]
-    upwards: list[tuple[str, list[str]]]
+#: Attributes, each with its column.
+Columns = list[tuple[str, str]]
 
 
 class UpdateEvents:
@@ -63,13 +48,13 @@ class UpdateEvents:
         self._hub = hub
         self._largest = int(largest * _SHARE)
         self._hub_id = uuid4().hex
-        self._shapes: dict[str, _Shape] = {}
+        self._columns: dict[str, Columns] = {}
 
     def collect(self, transaction: Transaction, changes: list[Change]) -> Callable[[], None] | None:
         """Return what publishes the events about *transaction* once it is committed."""
         if not changes:
             return None
-        entities = _Describer(self._model, self._shapes, transaction, changes).entities()
+        entities = _Describer(self._model, self._columns, transaction, changes).entities()
         if not entities:
             return None
         user = self._user(transaction)
@@ -127,28 +112,22 @@ class UpdateEvents:
         last, now = transaction.highest(event_type.root, {}, "id") or 0, now_text()
         if not isinstance(last, int):  # the schemas have types with texts as ids in this table
             return
-        user_id, highest = user and user["id"], last + len(entities)
-        names = [name for name in _EVENT_VALUES if name in event_type.attributes]
-        rows = (_row_of(last + n, each, now, user_id) for n, each in enumerate(entities, 1))
-        values = ([event_type.name, *(row[name] for name in names)] for row in rows)
-        transaction.insert_many(event_type.root, [TYPE, *names], values)
-        if last // 1000 != highest // 1000:
-            transaction.forget(event_type.root, "id", highest - _KEPT)
-
-
-def _row_of(number: int, entity: Event, now: str, user_id: Any) -> dict[str, Any]:
-    """Return the row about *entity*."""
-    project = entity["parents"][-1]["entityId"] if entity["parents"] else None
-    return {
-        "id": number,
-        "action": f"{entity['action']}.{entity['entityType']}",
-        "created_at": now,
-        "data": to_json(entity).decode(),
-        "parent_type": entity["entityType"],
-        "parent_id": entity["entityId"],
-        "project_id": None if entity["action"] == "remove" else project,
-        "user_id": user_id,
-    }
+        for number, entity in enumerate(entities, last + 1):
+            project = entity["parents"][-1]["entityId"] if entity["parents"] else None
+            row = {
+                "id": number,
+                "action": f"{entity['action']}.{entity['entityType']}",
+                "created_at": now,
+                "data": to_json(entity).decode(),
+                "parent_type": entity["entityType"],
+                "parent_id": entity["entityId"],
+                "project_id": None if entity["action"] == "remove" else project,
+                "user_id": user and user["id"],
+            }
+            known = {name: row[name] for name in row.keys() & event_type.attributes.keys()}
+            transaction.insert(event_type.root, {TYPE: event_type.name, **known})
+            if number % 1000 == 0:
+                transaction.forget(event_type.root, "id", number - _KEPT)
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -156,24 +135,8 @@ def _is_same(one: Any, other: Any) -> bool:
     return type(one) is float and type(other) is float and isclose(one, other, rel_tol=1e-12)
 
 
-def _shape_of(model: Model, entity_type: EntityType) -> _Shape:
-    upwards = list[tuple[str, list[str]]]()
-    for name in _UPWARDS:
-        attribute = entity_type.attributes.get(name)
-        if attribute is None:
-            continue
-        related = [each.target for each in entity_type.relations.values() if each.key == name]
-        upwards.append((name, _roots(model, (attribute.references, *related, *_OWNERS))))
-    return _Shape(list(_columns(entity_type)), upwards)
-
-
-def _roots(model: Model, names: Iterable[str | None]) -> list[str]:
-    """Return the roots of the types called *names* that there are, if they have ids."""
-    roots = dict.fromkeys(model.types[name].root for name in names if name in model.types)
-    return [root for root in roots if "id" in model.types[root].attributes]
-
-
 def _columns(entity_type: EntityType) -> Iterator[tuple[str, str]]:
+    """Yield the attributes of a type but its key, each with its column, its name in events."""
     properties = entity_type.document["properties"]
     for name in entity_type.attributes:
         if name in properties and name not in entity_type.primary_key:
@@ -187,12 +150,12 @@ class _Describer:
     def __init__(
         self,
         model: Model,
-        shapes: dict[str, _Shape],
+        columns: dict[str, Columns],
         transaction: Transaction,
         changes: list[Change],
     ) -> None:
         self._model = model
-        self._shapes = shapes
+        self._columns = columns
         self._transaction = transaction
         self._found: dict[tuple[str, str], Event] = {}
         #: Rows by root type and id; those that were deleted are parents of others.
@@ -223,7 +186,9 @@ class _Describer:
         row = after or before or {}  # a change has one of them
         entity_type = self._model.types[row[TYPE]]
         changes = {}
-        for name, column in self._shape(entity_type).columns:
+        if entity_type.name not in self._columns:
+            self._columns[entity_type.name] = list(_columns(entity_type))
+        for name, column in self._columns[entity_type.name]:
             old, new = before and before.get(name), after and after.get(name)
             if old != new and not _is_same(old, new):
                 if entity_type.attributes[name].type == "boolean":
@@ -238,10 +203,9 @@ class _Describer:
 
     def _add_value(self, before: Row | None, after: Row | None) -> None:
         row = after or before or {}
-        configuration = self._first(
-            _roots(self._model, [_CONFIGURATION]), row.get("configuration_id")
-        )
-        owner = self._first(_roots(self._model, _OWNERS), row.get("entity_id"))
+        configuration = self._read(_CONFIGURATION, row.get("configuration_id"))
+        owners = (self._read(owner, row.get("entity_id")) for owner in _OWNERS)
+        owner = next(filter(None, owners), None)
         old, new = (each and each.get("value") for each in (before, after))
         if configuration is None or owner is None or old == new:
             return
@@ -286,21 +250,22 @@ class _Describer:
         return chain
 
     def _above(self, entity_type: EntityType, row: Row) -> Row | None:
-        ways = ((roots, row.get(name)) for name, roots in self._shape(entity_type).upwards)
-        found = (self._first(roots, own_id) for roots, own_id in ways if own_id is not None)
-        return next(filter(None, found), None)
+        for name in _UPWARDS:
+            attribute = entity_type.attributes.get(name)
+            if attribute is None or row[name] is None:
+                continue
+            # The first one mostly is what it belongs to: the others are not looked for.
+            related = (each.target for each in entity_type.relations.values() if each.key == name)
+            for target in filter(None, chain([attribute.references], related, _OWNERS)):
+                found = self._read(target, row[name])
+                if found is not None:
+                    return found
+        return None
 
-    def _first(self, roots: Iterable[str], own_id: Any) -> Row | None:
-        return next(filter(None, (self._read(root, own_id) for root in roots)), None)
-
-    def _shape(self, entity_type: EntityType) -> _Shape:
-        shape = self._shapes.get(entity_type.name)
-        if shape is None:
-            shape = self._shapes[entity_type.name] = _shape_of(self._model, entity_type)
-        return shape
-
-    def _read(self, root: str, own_id: Any) -> Row | None:
-        place = (root, own_id)
+    def _read(self, name: str, own_id: Any) -> Row | None:
+        if name not in self._model.types or "id" not in self._model.root(name).attributes:
+            return None
+        place = (self._model.types[name].root, own_id)
         if place not in self._rows:
-            self._rows[place] = self._transaction.read(root, {"id": own_id})
+            self._rows[place] = self._transaction.read(place[0], {"id": own_id})
         return self._rows[place]

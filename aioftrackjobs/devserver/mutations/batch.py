@@ -244,7 +244,7 @@ class Batch:
     def _invalidate_rows(self) -> None:
         self._has_cascaded = True
         self._rows.clear()
-        self._defaults.forget_all()
+        self._defaults.forget()
 
     def _refuse_immutable(
         self, entity_type: EntityType, row: Mapping[str, Any], values: Mapping[str, Any]

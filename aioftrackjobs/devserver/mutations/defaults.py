@@ -37,15 +37,12 @@ class Defaults:
         #: sent, and what makes them. A batch may create thousands of entities of one type.
         self._initials: dict[str, list[tuple[str, bool, Callable[[], Any]]]] = {}
         #: What was looked up, by the root of the entity type.
-        self._known = defaultdict[str, dict[str, Any]](dict)
+        self._known = defaultdict[str, dict[tuple[str, ...], Any]](dict)
 
-    def forget(self, root: str) -> None:
-        """Look up entities of the family of *root* again, as the batch has changed one of them."""
-        self._known.pop(root, None)
-
-    def forget_all(self) -> None:
-        """Look up all entities again."""
-        self._known.clear()
+    def forget(self, *roots: str) -> None:
+        """Look up entities of these families again, of all if none is given: some have changed."""
+        for root in roots or list(self._known):
+            self._known.pop(root, None)
 
     def complete(self, entity_type: EntityType, values: dict[str, Any]) -> None:
         """Add defaults to the *values* of a new entity."""
@@ -109,19 +106,18 @@ class Defaults:
         user = self._model.types.get("User")
         if user is None or not {"id", "username"} <= user.attributes.keys():
             return None
-        known = self._known[user.root]
-        if "acting" not in known:
-            row = self._transaction.read(user.root, {"username": self._username})
-            known["acting"] = row["id"] if row else None
-        return known["acting"]
+        return self._found(self._transaction.value, user.root, "username", self._username, "id")
 
     def _existing(self, type_name: str, own_id: str) -> Any:
-        target = self._model.types[type_name]
-        known = self._known[target.root]
-        if own_id not in known:
-            row = self._transaction.read(target.root, {target.primary_key[0]: own_id})
-            known[own_id] = None if row is None else own_id
-        return known[own_id]
+        target, read = self._model.types[type_name], self._transaction.value
+        return self._found(read, target.root, target.primary_key[0], own_id, target.primary_key[0])
+
+    def _found(self, look_up: Callable[..., Any], root: str, *wanted: str) -> Any:
+        """Return what *look_up* finds; it is kept until an entity of the family is changed."""
+        known = self._known[root]
+        if wanted not in known:
+            known[wanted] = look_up(root, *wanted)
+        return known[wanted]
 
     def _required(self, attribute: Attribute) -> Callable[[], Any] | None:
         """Return what makes the value of a required attribute that clients do not send."""
@@ -132,14 +128,8 @@ class Defaults:
             return None
         if target.relations.get("parent"):  # a tree, and no vocabulary such as statuses
             return None
-        return partial(self._lowest, target)
-
-    def _lowest(self, target: EntityType) -> Any:
-        known = self._known[target.root]
-        if "lowest" not in known:
-            key = target.primary_key[0]
-            known["lowest"] = self._transaction.lowest(target.root, "sort", key)
-        return known["lowest"]
+        lowest, key = self._transaction.lowest, target.primary_key[0]
+        return partial(self._found, lowest, target.root, "sort", key)
 
     def _continue_series(
         self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
@@ -160,13 +150,13 @@ class Defaults:
         if parent is None or not missing or values.get("parent_id") is None:
             return
         target = self._model.types[parent.target]
-        key = {target.primary_key[0]: values["parent_id"]}
-        kind = self._transaction.value(target.root, key, TYPE)
+        key = (target.primary_key[0], values["parent_id"])
+        kind = self._transaction.value(target.root, *key, TYPE)
         project = entity_type.attributes["project_id"].references
         if project and kind in self._model.types[project].concrete:
             values["project_id"] = values["parent_id"]
         elif kind is not None and "project_id" in self._model.types[kind].attributes:
-            values["project_id"] = self._transaction.value(target.root, key, "project_id")
+            values["project_id"] = self._transaction.value(target.root, *key, "project_id")
 
 
 def stamp_finished_at(

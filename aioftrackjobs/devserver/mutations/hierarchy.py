@@ -6,7 +6,7 @@ A cycle of contexts has no project, and walking up or down it never ends.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aioftrackjobs.devserver.api_errors import ValidationError
@@ -21,26 +21,17 @@ class Hierarchy:
     def __init__(self, model: Model, transaction: Transaction) -> None:
         self._model = model
         self._transaction = transaction
-        #: The attributes of each type that name what it is below.
-        self._keys: dict[str, list[str]] = {}
         #: Type, key attribute and id of the entities that may have closed a cycle, in order.
         self._moved: dict[tuple[str, str, str], None] = {}
 
     def move(self, entity_type: EntityType, own_id: str, values: Mapping[str, Any]) -> None:
         """Register an entity whose *values* are new."""
-        if entity_type.name not in self._keys:
-            self._keys[entity_type.name] = list(self._keys_of(entity_type))
-        for key in self._keys[entity_type.name]:
-            if values.get(key) is not None:
-                self._moved[entity_type.name, key, own_id] = None
-
-    def _keys_of(self, entity_type: EntityType) -> Iterator[str]:
         for name in PARENT_RELATIONS if entity_type.primary_key == ("id",) else ():
             relation = entity_type.relations.get(name)
-            if relation is None or relation.key is None:
+            if relation is None or relation.key is None or values.get(relation.key) is None:
                 continue
             if self._model.types[relation.target].root == entity_type.root:
-                yield relation.key
+                self._moved[entity_type.name, relation.key, own_id] = None
 
     def check(self) -> None:
         """Check that there is no cycle."""
@@ -55,5 +46,5 @@ class Hierarchy:
                         f"{name} {own_id} cannot be below itself: its {key} leads back to it."
                     )
                 path.add(above)
-                above = self._transaction.value(root, {"id": above}, key)
+                above = self._transaction.value(root, "id", above, key)
             known |= path

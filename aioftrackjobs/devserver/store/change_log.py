@@ -52,7 +52,6 @@ class ChangeLog:
     ) -> None:
         self._driver = driver
         self._columns: dict[str, list[str]] = {}
-        self._untyped: dict[str, list[str]] = {}
         for statement in _SETUP:
             driver.execute(statement)
         for name in tables.keys() - ignored:
@@ -60,7 +59,6 @@ class ChangeLog:
             if _TYPE not in columns:
                 continue
             self._columns[name] = columns
-            self._untyped[name] = [c.name for c in tables[name].columns if _is_untyped(c)]
             before = _json_of(map(_old, tables[name].columns))
             for event, which, values in (
                 ("INSERT", "NEW", "NULL"),
@@ -92,22 +90,13 @@ class ChangeLog:
                 yield Change(place[0], before, now)
 
     def _row(self, name: str, values: Sequence[Any]) -> dict[str, Any]:
-        columns = self._columns[name]
-        row = dict(zip(columns, values, strict=True))
-        for column in self._untyped[name]:
-            if isinstance(row[column], bytes):
-                row[column] = row[column].decode()
-        return row
-
-
-def _is_untyped(column: sa.ColumnClause[Any]) -> bool:
-    """Return whether values of *column* may be stored as bytes."""
-    return type(column.type) not in {sa.Text, sa.Integer, sa.Float}
+        texts = [value.decode() if isinstance(value, bytes) else value for value in values]
+        return dict(zip(self._columns[name], texts, strict=True))
 
 
 def _old(column: sa.ColumnClause[Any]) -> str:
     value = f'OLD."{column.name}"'
-    if not _is_untyped(column):
+    if type(column.type) in {sa.Text, sa.Integer, sa.Float}:
         return value
     return f"CASE typeof({value}) WHEN 'blob' THEN CAST({value} AS TEXT) ELSE {value} END"
 

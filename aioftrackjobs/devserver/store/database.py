@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -127,10 +127,10 @@ class Transaction:
             return None
         return dict(zip(self._store.tables.columns[table], row, strict=True))
 
-    def value(self, table: str, key: Mapping[str, Any], column: str) -> Any:
-        """Return *column* of the row with the given *key*, None if there is none."""
-        sql = f'SELECT "{column}" FROM "{table}"{_where(key)}'
-        row = self._driver.execute(sql, tuple(key.values())).fetchone()
+    def value(self, table: str, name: str, value: Any, column: str) -> Any:
+        """Return *column* of the row whose *name* is *value*, None if there is none."""
+        sql = f'SELECT "{column}" FROM "{table}"{_where([name])}'
+        row = self._driver.execute(sql, (value,)).fetchone()
         return row[0] if row else None
 
     def lowest(self, table: str, order: str, column: str) -> Any:
@@ -146,16 +146,10 @@ class Transaction:
 
     def insert(self, table: str, values: Mapping[str, Any]) -> None:
         """Add a row."""
-        self.insert_many(table, values, [tuple(values.values())])
-
-    def insert_many(
-        self, table: str, columns: Collection[str], rows: Iterable[Sequence[Any]]
-    ) -> None:
-        """Add *rows* with the values of *columns*."""
-        names, places = '", "'.join(columns), ", ".join("?" * len(columns))
-        sql = f'INSERT INTO "{table}" ("{names}") VALUES ({places})'
+        names, places = '", "'.join(values), ", ".join("?" * len(values))
         try:
-            self._driver.executemany(sql, rows)
+            sql = f'INSERT INTO "{table}" ("{names}") VALUES ({places})'
+            self._driver.execute(sql, tuple(values.values()))
         except sqlite3.IntegrityError:
             raise DuplicateEntryError(f"There is a {table} with this key already.") from None
 
