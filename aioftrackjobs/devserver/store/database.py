@@ -122,11 +122,16 @@ class Transaction:
     def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row with the given *key*, None if there is none."""
         sql = f'SELECT * FROM "{table}"{_where(key)}'
-        cursor = self._driver.execute(sql, tuple(key.values()))
-        row = cursor.fetchone()
+        row = self._driver.execute(sql, tuple(key.values())).fetchone()
         if row is None:
             return None
-        return dict(zip((column[0] for column in cursor.description), row, strict=True))
+        return dict(zip(self._store.tables.columns[table], row, strict=True))
+
+    def value(self, table: str, name: str, value: Any, column: str) -> Any:
+        """Return *column* of the row whose *name* is *value*, None if there is none."""
+        sql = f'SELECT "{column}" FROM "{table}"{_where([name])}'
+        row = self._driver.execute(sql, (value,)).fetchone()
+        return row[0] if row else None
 
     def lowest(self, table: str, order: str, column: str) -> Any:
         """Return *column* of the row with the lowest *order*, None if there is none."""
