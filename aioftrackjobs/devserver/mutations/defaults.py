@@ -78,13 +78,13 @@ class Defaults:
 
     def _initial(self, entity_type: EntityType, attribute: Attribute) -> Callable[[], Any] | None:
         """Return what makes the value of *attribute* of a new entity; None if it has none."""
-        name = attribute.name
+        name, new_id = attribute.name, lambda: str(uuid4())
         if name in entity_type.discriminators:
             return _always(entity_type.discriminators[name])
         if attribute.derived:
             return None
         if attribute.default is not None:
-            return _new_id if attribute.default == _UID else _always(_stored(attribute))
+            return new_id if attribute.default == _UID else _always(_stored(attribute))
         if attribute.is_datetime:
             set_here = name in _SET_AT_CREATION or name in entity_type.required
             return _always(self._now) if set_here else None
@@ -93,7 +93,7 @@ class Defaults:
         if attribute.type == "boolean":
             return _always(0)
         if (entity_type.name, name) in MADE_UP:
-            return _new_id
+            return new_id
         known = SERVER_DEFAULTS.get((entity_type.name, name))
         if known is not None:
             if attribute.references is None:
@@ -177,10 +177,6 @@ def stamp_finished_at(
 
 def _always(value: Any) -> Callable[[], Any]:
     return lambda: value
-
-
-def _new_id() -> str:
-    return str(uuid4())
 
 
 def _stored(attribute: Attribute) -> Any:
