@@ -161,11 +161,12 @@ class Content:
         return len(self._hashed(buffer[:count], update))
 
     async def require_unchanged(self) -> None:
-        """Raise FileChangedError if the file has grown or was written to since it was opened."""
+        """Raise FileChangedError if the file was written to, or has another size, since its opening."""
         with transfer_errors(f"{self.file_name} cannot be read"):
             end, modified = await run_sync(_end_and_time, self._file)
-        if end > self._start + self.size:
-            raise FileChangedError(f"{self.file_name} grew while it was uploaded")
+        if end != self._start + self.size:
+            how = "grew" if end > self._start + self.size else "shrank"
+            raise FileChangedError(f"{self.file_name} {how} while it was uploaded")
         if modified != self._modified:
             raise FileChangedError(f"{self.file_name} was written to while it was uploaded")
 
