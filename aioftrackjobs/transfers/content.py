@@ -161,7 +161,7 @@ class Content:
         return len(self._hashed(buffer[:count], update))
 
     async def require_unchanged(self) -> None:
-        """Raise FileChangedError if the file was written to, or has another size, since its opening."""
+        """Raise FileChangedError if the file was written to since it was opened."""
         with transfer_errors(f"{self.file_name} cannot be read"):
             end, modified = await run_sync(_end_and_time, self._file)
         if end != self._start + self.size:

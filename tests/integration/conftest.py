@@ -1,10 +1,15 @@
 """A fresh embedded server on a real socket for each test, and a session on it.
 
-The tests run on the client that a session opens for itself, on asyncio. Those marked
-``every_loop`` run on trio too; those marked ``other_client`` in one more setting, which is not the
-same for all of them; those marked ``every_client``, and with ``--clients=all`` all others, also on
-clients of the caller's own. That client is made with httpx, as where httpx2 is not
-installed; tests with respx run on both. The programs that tests start use httpx2.
+The tests run on the client that a session opens for itself, on asyncio. Those with these markers
+run in more settings, and all in each one with ``--clients=all``:
+
+- ``every_loop``: on trio, too; with ``either_loop``, on one of the two, which is not the same for
+  all of them;
+- ``other_client``: in one more setting, which is not the same for all of them;
+- ``every_client``: also on clients of the caller's own.
+
+The client of a session is made with httpx, as where httpx2 is not installed; tests with respx run
+on both. The programs that tests start use httpx2.
 """
 
 from __future__ import annotations
@@ -90,6 +95,11 @@ def _fits(item: pytest.Item) -> bool:
         item, "fixturenames", ()
     )
     asyncio_only = any(item.iter_markers("asyncio_only"))
+    if any(item.iter_markers("either_loop")) and item.config.getoption("clients") != "all":
+        values = item.callspec.params | {"setting": None}  # type: ignore[attr-defined]
+        number = crc32(f"{item.originalname} {values}".encode())  # type: ignore[attr-defined]
+        if setting.backend != ("asyncio", "trio")[number % 2]:
+            return False
     return not (
         (own_only and setting.client != "own") or (asyncio_only and setting.backend != "asyncio")
     )

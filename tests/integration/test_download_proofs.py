@@ -16,7 +16,7 @@ import pytest
 from aioftrackjobs import AsyncSession, FileComponent, TransferError
 from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 
-pytestmark = pytest.mark.every_loop
+pytestmark = [pytest.mark.every_loop, pytest.mark.either_loop]
 
 BODY = b"%PDF-1.7 " + bytes(range(256)) * 40
 PAGE = b"<html><h1>Please log in</h1></html>"

@@ -42,6 +42,7 @@ def special(kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("through", ["itself", "a link"])
 @pytest.mark.parametrize("kind", ["device", "fifo", "socket", "folder"])
@@ -252,6 +253,7 @@ async def test_downloads_to_the_same_target_at_once_leave_one_whole_file(
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 async def test_a_full_disk_leaves_the_old_file(

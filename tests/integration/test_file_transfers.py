@@ -42,7 +42,7 @@ from ..tables import result_of
 from .waiting import until
 from .wires import Received, listening, receive_request, responding, response
 
-pytestmark = [pytest.mark.every_client, pytest.mark.own_client]
+pytestmark = [pytest.mark.other_client, pytest.mark.own_client]
 
 KEY = "VERY-SECRET-KEY-0123456789"
 BODY = os.urandom(5_000_001)

@@ -85,6 +85,7 @@ def answering(
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("arrives", [False, True], ids=["not applied", "applied"])
 @pytest.mark.parametrize("name", ODD)
 async def test_an_odd_answer_neither_loses_nor_repeats_a_commit(
@@ -107,6 +108,7 @@ async def test_an_odd_answer_neither_loses_nor_repeats_a_commit(
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("name", [name for name in ODD if name != "deleted"])
 async def test_a_delete_with_an_odd_answer_is_done(server: ServerHandle, name: str) -> None:
     async with connected(server, retry=RetryPolicy(first_delay=0.001)) as session:
@@ -129,6 +131,7 @@ CHANGES["all"] = lambda *given: [CHANGES[each](*given) for each in ("create", "u
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("status", [302, 401, 403, 404, 451])
 async def test_a_proxy_that_refuses_a_response_hides_no_commit(

@@ -41,7 +41,7 @@ from .relay import Relay, Send
 from .settings import QUICK, connected
 from .waiting import shows, until
 
-pytestmark = pytest.mark.every_loop
+pytestmark = [pytest.mark.every_loop, pytest.mark.either_loop]
 
 
 @asynccontextmanager

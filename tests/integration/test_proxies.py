@@ -29,7 +29,7 @@ from aioftrackjobs.session import connection_of
 from .settings import Setting
 from .wires import Proxy, Received, listening, over_tls, responding, response
 
-pytestmark = pytest.mark.every_client
+pytestmark = pytest.mark.other_client
 
 PASSWORD = "PROXY-PASSWORD-0123456789"
 USER = f"maya:{PASSWORD}"

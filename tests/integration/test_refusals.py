@@ -107,6 +107,7 @@ QUESTIONS = (
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("is_read", [False, True], ids=["own", "read"])
 @pytest.mark.parametrize("hides", [False, True], ids=["shown", "hidden"])
 async def test_a_delete_that_was_plainly_refused_stays_refused(
@@ -188,6 +189,7 @@ CHANGES: dict[str, Callable[[AsyncSession, Job], Any]] = {
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("change", CHANGES)
 async def test_no_word_about_a_lost_write_is_false(change: str) -> None:
     """What is said to be applied is; what is said to be refused is not."""
@@ -271,6 +273,7 @@ async def test_a_delete_of_what_is_gone_already_is_refused_but_done_if_it_was_in
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("hides", [False, True], ids=["shown", "hidden"])
 @pytest.mark.parametrize("with_others", ["create", "update", "another delete"])
 async def test_a_refused_delete_stays_refused_in_a_larger_commit(

@@ -151,6 +151,7 @@ KINDS = [
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_time_limit_ends_an_upload_without_data(
     session: AsyncSession, sources: Sources, tmp_path: Path, kind: str
@@ -175,6 +176,7 @@ async def test_a_time_limit_ends_an_upload_without_data(
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize(
     "kind", ["pipe", "raw pipe", "pipe that was read from", "socket", "slow object"]
 )
@@ -338,6 +340,7 @@ async def test_a_file_that_is_replaced_is_uploaded_as_it_was(
 
 
 @pytest.mark.every_loop
+@pytest.mark.either_loop
 @pytest.mark.parametrize("kind", ["async iterator", "read", "async read", "paths"])
 async def test_the_error_of_a_source_ends_the_upload(session: AsyncSession, kind: str) -> None:
     class Failing:
