@@ -1,4 +1,4 @@
-"""Transfers over TLS: this package, curl, httpx and the official client, in one run.
+"""Transfers over TLS: this package, curl, httpx, http.client and the official client, in one run.
 
     python tests/benchmarks/transfers.py [--size MIB] [--repeat N] [--package FOLDER]
 
@@ -7,8 +7,9 @@ so that a machine that slows down slows all of them. Files are in memory if the 
 system for that. Speeds are medians; read the ratios. No process is pinned to a core: nginx and the
 client share all cores.
 
-In tasks with a checksum, md5sum runs after a program that verifies nothing itself: curl, httpx, and
-the official client in downloads. The official client always computes a checksum of an upload.
+In tasks with a checksum, md5sum runs after a program that verifies nothing itself: curl, httpx,
+http.client ("bare"), and the official client in downloads. The official client always computes a
+checksum of an upload.
 A task transfers one file with all bytes, or eight files with an eighth of the bytes each.
 
 During transfers, a task of our event loop wakes every 5 ms. The table shows its greatest delay, and
@@ -37,6 +38,8 @@ from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
 from statistics import median
+from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from measuring import Memory, Stopwatch, report
 
@@ -180,6 +183,44 @@ async def plain_httpx(task: Task, folder: Path) -> None:
         report(watch.read())
 
 
+def bare(task: Task, folder: Path) -> None:
+    """Transfer with http.client in a thread for each file: what ours is built on, and nothing else.
+
+    It is the floor of ours: no request for an address, no entity, no limits, no progress.
+    """
+    from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+
+    url = urlsplit(os.environ["FTRACK_SERVER"])
+    kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
+
+    def requested(method: str, path: str, body: BinaryIO | None, size: int) -> HTTPResponse:
+        connection = kind(url.netloc, timeout=60, blocksize=256 * 1024)
+        headers = {"content-length": str(size)} if body else {}
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            raise AssertionError(f"{method} {path}: {response.status}")
+        return response
+
+    def send(path: Path) -> None:
+        with path.open("rb", buffering=0) as file:
+            requested("PUT", "/upload", file, path.stat().st_size).read()
+
+    def receive(path: Path) -> None:
+        buffer = memoryview(bytearray(MIB))
+        response = requested("GET", f"/component/get?id={task.component_id}", None, 0)
+        with response, path.open("wb", buffering=0) as file:
+            while count := response.readinto(buffer):
+                file.write(buffer[:count])
+
+    work = send if task.kind == "upload" else receive
+    paths = task.sources(folder) if task.kind == "upload" else task.targets(folder)
+    with ThreadPoolExecutor(task.count) as threads:
+        watch = Stopwatch()
+        list(threads.map(work, paths))
+        report(watch.read())
+
+
 def official(task: Task, folder: Path) -> None:
     """Transfer with the official client, in a thread and with a session for each file."""
     from official import open_session
@@ -212,9 +253,10 @@ def official(task: Task, folder: Path) -> None:
 PROGRAMS: dict[str, Callable[[Task, Path], None]] = {
     "ours": lambda task, folder: asyncio.run(ours(task, folder)),
     "httpx": lambda task, folder: asyncio.run(plain_httpx(task, folder)),
+    "bare": bare,
     "official": official,
 }
-PEERS = ("ours", "curl", "httpx", "official")
+PEERS = ("ours", "curl", "httpx", "bare", "official")
 
 
 # Running the programs
