@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         AuthenticationError,
         CommandFailedError,
         CommitUncertainError,
+        ComponentInLocationError,
+        ComponentNotInLocationError,
         ConfigurationError,
         ConnectError,
         DuplicateEntryError,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         JobStoppedError,
         MalformedResponseError,
         MissingExtraError,
+        MissingFileError,
         MultipleResultsFoundError,
         NoResultFoundError,
         NotLoadedError,
@@ -86,6 +89,7 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.running.signals import shutdown_on_signals
     from aioftrackjobs.session import AsyncSession
+    from aioftrackjobs.transfers.structures import ComponentPlace
 
 __all__ = [
     "ArgumentError",
@@ -97,7 +101,10 @@ __all__ = [
     "CommandResult",
     "CommitUncertainError",
     "Component",
+    "ComponentInLocationError",
     "ComponentLocation",
+    "ComponentNotInLocationError",
+    "ComponentPlace",
     "Condition",
     "ConfigurationError",
     "ConnectError",
@@ -128,6 +135,7 @@ __all__ = [
     "Location",
     "MalformedResponseError",
     "MissingExtraError",
+    "MissingFileError",
     "MultipleResultsFoundError",
     "NoResultFoundError",
     "NotLoadedError",
@@ -174,6 +182,7 @@ _MODULES = {
     "CommandResult": "commands.execution",
     "Component": "models",
     "ComponentLocation": "models",
+    "ComponentPlace": "transfers.structures",
     "Condition": "protocol.criteria",
     "ContainerComponent": "models",
     "Create": "protocol.operations",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
@@ -48,7 +49,7 @@ from aioftrackjobs.models import Entity, User
 from aioftrackjobs.protocol.custom_attributes import CustomAttribute
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
-from aioftrackjobs.transfers.of_session import FilesOfSession
+from aioftrackjobs.transfers.of_session import FilesOfSession, files_of
 from aioftrackjobs.transport import HttpClient, Transport, is_client
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ class AsyncSession(JobsOfSession, FilesOfSession, EntitiesOfSession):
             observer=None if observer is None else _safe(observer),
         )
         self._context = self._context_type(self._connection)
+        self._context.files_of = partial(files_of, self._context)
         self._jobs = JobsContext(self._context, lease=lease)
         self._events: EventHub | None = None
 

@@ -18,7 +18,7 @@ from anyio.from_thread import start_blocking_portal
 
 from aioftrackjobs.devserver import ServerHandle, running
 
-from . import amounts  # noqa: F401 - before hypothesis is told which of its profiles to load
+from . import amounts, default_library  # noqa: F401 - before hypothesis is told which of its profiles to load
 
 #: Seconds for a test that is marked slow or runs programs; others have a minute. On a busy machine
 #: either may take ten times as long as on its own.

@@ -12,6 +12,8 @@
 Everything is as in the async classes, without ``await``; see docs/blocking.md.
 """
 
+from typing import Any
+
 from aioftrackjobs.blocking._jobs import (
     JobBlock,
     RunningJob,
@@ -22,8 +24,10 @@ from aioftrackjobs.blocking._jobs import (
     run_command,
 )
 from aioftrackjobs.blocking._session import Query, Session, UnitOfWork, default_session
+from aioftrackjobs.blocking._signals import shutdown_on_signals
 
 __all__ = [
+    "EventHub",
     "JobBlock",
     "Query",
     "RunningJob",
@@ -35,4 +39,13 @@ __all__ = [
     "job_context",
     "recover",
     "run_command",
+    "shutdown_on_signals",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EventHub":
+        from aioftrackjobs.blocking._events import EventHub  # late: few programs listen
+
+        return EventHub
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -77,6 +77,7 @@ class Caller:
 
     Attributes:
         interruption: Why the next call is not begun: the block around it was cancelled.
+        task: The task; None before the first call.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, all_: Callers) -> None:
@@ -85,15 +86,15 @@ class Caller:
         self._name = threading.current_thread().name
         self._calls = deque[Call | None]()
         self._wake: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self.interruption: BaseException | None = None
 
     def put(self, call: Call | None) -> None:
         """Have *call* carried out; None to end. Called in the event loop."""
         self._calls.append(call)
-        if self._task is None:
+        if self.task is None:
             # In a context of its own: it lives as long as the thread.
-            self._task = self._loop.create_task(self._run(), name=self._name, context=Context())
+            self.task = self._loop.create_task(self._run(), name=self._name, context=Context())
         elif self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 

@@ -4,82 +4,48 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from functools import wraps
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from inspect import (
+    Signature,
+    isasyncgenfunction,
+    iscoroutinefunction,
+    isgeneratorfunction,
+    signature,
+)
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from aioftrackjobs.blocking._loop import call, check_interruption
-from aioftrackjobs.blocking._mirror import (
-    Block,
-    Rows,
-    begun_here,
-    blocking,
-    blocking_text,
-    directly,
-    documented,
-    mirrors,
-)
+from aioftrackjobs.blocking._proxies import Block, Proxy, Rows, mirrored
 from aioftrackjobs.blocking._session import Session, default_session
 from aioftrackjobs.config.settings import require
 from aioftrackjobs.jobs.block import BlockContext, session_from
-from aioftrackjobs.jobs.reports import Reporter as AsyncReporter
 from aioftrackjobs.jobs.reports import Stage as AsyncStage
-from aioftrackjobs.jobs.stopping import StopRequest
-from aioftrackjobs.models import Job
 from aioftrackjobs.running import command_jobs, recovery, running_job
 from aioftrackjobs.running.running_job import RunningJob as AsyncRunningJob
 from aioftrackjobs.session import AsyncSession
 
 P = ParamSpec("P")
-Q = ParamSpec("Q")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
-class Reporter:
-    """Something that progress is reported on."""
+class _Reporter(Proxy):
+    """Something that progress is reported on, by any thread, without waiting."""
 
-    __slots__ = ("_job",)
-
-    def __init__(self, job: Any) -> None:
-        self._job = job
-
-    def _target(self) -> Any:
-        return self._job
-
-    def __repr__(self) -> str:
-        return repr(self._job)
+    _runs_in_loop = False
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Reporter) and bool(self._job == other._job)
+        return isinstance(other, _Reporter) and bool(self._async == other._async)
 
     def __hash__(self) -> int:
-        return hash(self._job)
+        return hash(self._async)
 
-    progress = directly(AsyncReporter.progress)
-    advance = directly(AsyncReporter.advance)
-
-    @property
-    @mirrors(AsyncReporter.message)
-    def message(self) -> str | None:
-        return cast("str | None", self._job.message)
-
-    @message.setter
-    def message(self, text: str | None) -> None:
-        self._job.message = text
-
-    @mirrors(AsyncReporter.track)
     def track(
         self, items: Iterable[T] | AsyncIterable[T], *, total: float | None = None
     ) -> Iterator[T]:
-        tracked: AsyncIterator[T] = self._job.track(items, total=total)
+        tracked: AsyncIterator[T] = self._async.track(items, total=total)
         if isinstance(items, AsyncIterable):
             return Rows(tracked)
         return _Tracked(tracked)
-
-    @mirrors(AsyncReporter.stage)
-    def stage(self, name: str, *, weight: float = 1, total: float | None = None) -> Stage:
-        return Stage(self._job.stage(name, weight=weight, total=total))
 
 
 class _Tracked(Iterator[T]):
@@ -100,14 +66,9 @@ class _Tracked(Iterator[T]):
         raise AssertionError("an item was awaited")
 
 
-class Stage(Reporter):
-    @property
-    @mirrors(AsyncStage.fraction)
-    def fraction(self) -> float:
-        return cast("float", self._job.fraction)
-
+class Stage(_Reporter, of=AsyncStage, without={"work_for"}):
     def __enter__(self) -> Self:
-        self._job.__enter__()
+        self._async.__enter__()
         return self
 
     def __exit__(
@@ -116,44 +77,14 @@ class Stage(Reporter):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._job.__exit__(kind, error, trace)
+        self._async.__exit__(kind, error, trace)
 
 
-class RunningJob(Reporter):
-    _job: AsyncRunningJob
-
-    @property
-    @mirrors(AsyncRunningJob.entity)
-    def entity(self) -> Job:
-        return self._job.entity
-
-    @property
-    @mirrors(AsyncRunningJob.id)
-    def id(self) -> str:
-        return self._job.id
-
-    @property
-    @mirrors(AsyncRunningJob.stop_requested)
-    def stop_requested(self) -> StopRequest:
-        return self._job.stop_requested
-
-    @property
-    @mirrors(AsyncRunningJob.description)
-    def description(self) -> str | None:
-        return self._job.description
-
-    @description.setter
-    def description(self, text: str | None) -> None:
-        self._job.description = text
-
-    attach = begun_here(AsyncRunningJob.attach)
-    run = blocking(AsyncRunningJob.run)
-    finish = directly(AsyncRunningJob.finish)
-    fail = directly(AsyncRunningJob.fail)
-    requeue = directly(AsyncRunningJob.requeue)
+class RunningJob(_Reporter, of=AsyncRunningJob, without={"innermost_active"}):
+    pass
 
 
-class JobBlock(Block[AsyncRunningJob, RunningJob]):
+class JobBlock(Block):
     """The block of a Job, to enter once with ``with``, or to run around each call of a function.
 
     Args:
@@ -184,8 +115,8 @@ class JobBlock(Block[AsyncRunningJob, RunningJob]):
         session = default_session() if self._session is None else self._session
         if not isinstance(session, Session):
             session = session_from(session, Session)
-        super().__init__(self._make_block(session._target()), RunningJob)
-        return super().__enter__()
+        super().__init__(self._make_block(session._target()))
+        return cast("RunningJob", super().__enter__())
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return *function* with a block of its own around each call.
@@ -212,48 +143,30 @@ def _not_yet() -> AsyncSession:
     raise NotImplementedError
 
 
-class _JobContext(Protocol[P]):
-    @overload
-    def __call__(
-        self, session: Session | Callable[[], Session], /, *args: P.args, **kwargs: P.kwargs
-    ) -> JobBlock: ...
-    @overload
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> JobBlock: ...
-    def __call__(self, /, *args: Any, **kwargs: Any) -> JobBlock: ...
+def job_context(session: Any = None, **options: Any) -> JobBlock:
+    return JobBlock(session, options)
 
 
-def _with_optional_session(
-    function: Callable[
-        Concatenate[AsyncSession | Callable[[], AsyncSession], P], BlockContext[AsyncRunningJob]
-    ],
-) -> _JobContext[P]:
-    @wraps(function, updated=())
-    def make(session: Session | Callable[[], Session] | None = None, **options: Any) -> JobBlock:
-        return JobBlock(session, options)
-
-    return cast("_JobContext[P]", documented(make, function))
-
-
-def _with_session(
-    function: Callable[Concatenate[AsyncSession, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Session, P], T]:
-    @wraps(function, updated=())
-    def run(session: Session, *args: P.args, **kwargs: P.kwargs) -> T:
+def _with_session(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    def run(session: Session, *args: Any, **kwargs: Any) -> Any:
         require(isinstance(session, Session), "session", "a blocking Session", session)
         return call(function, session._target(), *args, **kwargs)
 
-    return cast("Callable[Concatenate[Session, P], T]", documented(run, function))
+    return mirrored(run, function)
 
 
-job_context = _with_optional_session(running_job.job_context)
-run_command = _with_session(command_jobs.run_command)
-recover = _with_session(recovery.recover)
-
-
-@mirrors(running_job.current_job)
 def current_job() -> RunningJob:
     return RunningJob(running_job.current_job())
 
 
-for _blocking, _async in ((RunningJob, AsyncRunningJob), (Stage, AsyncStage)):
-    _blocking.__doc__ = blocking_text(_async.__doc__)
+def _with_default_session(of: Signature) -> Signature:
+    session, *others = of.parameters.values()
+    session = session.replace(annotation=f"{session.annotation} | None", default=None)
+    return of.replace(parameters=[session, *others], return_annotation="JobBlock")
+
+
+mirrored(current_job, running_job.current_job)
+mirrored(job_context, running_job.job_context)
+job_context.__signature__ = _with_default_session(signature(job_context))  # type: ignore[attr-defined]
+run_command = _with_session(command_jobs.run_command)
+recover = _with_session(recovery.recover)

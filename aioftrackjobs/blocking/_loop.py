@@ -70,7 +70,23 @@ def _run_into(
         set_outcome = partial(future.set_result, function())
     except Exception as exc:  # noqa: BLE001 - it is raised where the future is awaited
         set_outcome = partial(future.set_exception, exc)
-    loop.call_soon_threadsafe(lambda: future.done() or set_outcome())
+    except BaseException as exc:  # noqa: BLE001 - it is for the thread, not for who awaits it
+        set_outcome = partial(future.set_exception, RuntimeError(f"its thread was ended: {exc!r}"))
+    with suppress(RuntimeError):  # the event loop has ended
+        loop.call_soon_threadsafe(lambda: future.done() or set_outcome())
+
+
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
+    """Call *function* in a new thread, in which it may call what any thread may.
+
+    Its end is not awaited if the caller is cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    name = getattr(function, "__qualname__", "aioftrackjobs")
+    run = partial(_run_into, loop, future, partial(function, *args))
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await future
 
 
 class LoopThread:

@@ -111,6 +111,8 @@ class EntityContext:
         creators: The unit of work that is to create an entity, by the key of the entity.
         count: Numbers the changes in the order in which they are recorded.
         wait_for_job: Waits for the end of a Job, for some seconds at most.
+        files_of: Returns what moves files to and from a location.
+        folders: Where locations are on this machine, by their ids.
         observers: Called with each change that the program records of an entity, by the ``id()``
             of the entity: the name and value, and the unit of work. The value is NOT_SET if a
             change was taken back. Running Jobs are observed.
@@ -127,6 +129,8 @@ class EntityContext:
         self.tasks: TaskUnits = TaskUnits(self, connection)
         self.mapped_values: MappedValues = MappedValues(self, self.tasks.to_record)
         self.wait_for_job: Callable[[Any, float | None], Awaitable[Any]]
+        self.files_of: Callable[[Any], Any]
+        self.folders: dict[str, Any] = {}
         self.observers: dict[int, Callable[[str, object, UnitOfWork], None]] = {}
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None

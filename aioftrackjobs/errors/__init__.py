@@ -36,6 +36,9 @@
     │   └── UnserialisableValueError   convert the value to one that JSON can hold
     └── TransferError              a file was not transferred; no incomplete file is left
         ├── FileChangedError       upload it when nothing writes to it any more
+        ├── MissingFileError       bring the file back, or remove the component from the location
+        ├── ComponentInLocationError      use what the location has
+        ├── ComponentNotInLocationError   add it to the location, or take another source
         └── UnsupportedLocationError   use the server location
 
 The facts about an error are attributes, and ``str()`` makes a text of them. A text of the server
@@ -46,6 +49,8 @@ from aioftrackjobs.errors._outcomes import (
     AuthenticationError,
     CommandFailedError,
     CommitUncertainError,
+    ComponentInLocationError,
+    ComponentNotInLocationError,
     ConnectError,
     DuplicateEntryError,
     EventQueueFullError,
@@ -55,6 +60,7 @@ from aioftrackjobs.errors._outcomes import (
     JobOwnedError,
     JobStoppedError,
     MalformedResponseError,
+    MissingFileError,
     MultipleResultsFoundError,
     NoResultFoundError,
     PermissionDeniedError,
@@ -87,6 +93,8 @@ __all__ = [
     "AuthenticationError",
     "CommandFailedError",
     "CommitUncertainError",
+    "ComponentInLocationError",
+    "ComponentNotInLocationError",
     "ConfigurationError",
     "ConnectError",
     "DuplicateEntryError",
@@ -103,6 +111,7 @@ __all__ = [
     "JobStoppedError",
     "MalformedResponseError",
     "MissingExtraError",
+    "MissingFileError",
     "MultipleResultsFoundError",
     "NoResultFoundError",
     "NotLoadedError",

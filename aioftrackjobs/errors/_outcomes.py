@@ -416,6 +416,50 @@ class FileChangedError(TransferError):
     """
 
 
+class _ComponentsError(TransferError):
+    """What a location has, or does not have.
+
+    Attributes:
+        location: What names the location.
+        component_ids: Ids of the components, or of their members.
+    """
+
+    _verb = ""
+
+    def __init__(self, location: str, component_ids: tuple[str, ...]) -> None:
+        super().__init__(location, component_ids)
+        self.location = location
+        self.component_ids = component_ids
+
+    def __str__(self) -> str:
+        return f"{self.location} {self._verb} {', '.join(self.component_ids)}"
+
+
+class ComponentInLocationError(_ComponentsError):
+    """The location has a component already that was to be added. Nothing was done.
+
+    Example: ``except ComponentInLocationError: path = await disk.get_filesystem_path(component)``
+    """
+
+    _verb = "already has"
+
+
+class ComponentNotInLocationError(_ComponentsError):
+    """The location does not have a component. Nothing was done.
+
+    Example: ``except ComponentNotInLocationError as error: print(error.component_ids)``
+    """
+
+    _verb = "does not have"
+
+
+class MissingFileError(TransferError):
+    """A location has a component, but its file is not on the disk.
+
+    Example: ``except MissingFileError: await disk.remove_component(component)``
+    """
+
+
 class UnsupportedLocationError(TransferError):
     """This package cannot store files in the location, or load files from it.
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from aioftrackjobs.errors import MissingExtraError
-from aioftrackjobs.jobs.ending import describe_failure
+from aioftrackjobs.integrations._tasks import next_attempt
 from aioftrackjobs.jobs.keys import JobKey, job_key
 from aioftrackjobs.running.running_job import RunningJob, job_context
 from aioftrackjobs.session import AsyncSession
@@ -93,10 +93,6 @@ def _decide(running: RunningJob, context: JobContext, error: BaseException) -> N
 
 
 def _next_attempt(context: JobContext, decision: RetryDecision, error: BaseException) -> str:
-    strategy, attempt = context.task.retry_strategy, context.job.attempts + 2
+    strategy, number = context.task.retry_strategy, context.job.attempts + 2
     most = strategy.max_attempts if isinstance(strategy, RetryStrategy) else None
-    text = f"attempt {attempt}" + (f" of {most + 1}" if most else "")
-    if decision.retry_at is not None:
-        seconds = (decision.retry_at - datetime.now(UTC)).total_seconds()
-        text += f" in {max(seconds, 0):.0f} s"
-    return f"{text}, after {describe_failure(error)}"
+    return next_attempt(number, retries=most or None, at=decision.retry_at, after=error)

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import timedelta
-from typing import Annotated, Any, TypeAlias
-
-import anyio
+from typing import Annotated, TypeAlias
 
 from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.errors import FtrackJobsError, MissingExtraError
-from aioftrackjobs.jobs.ending import describe_failure
+from aioftrackjobs.integrations._tasks import queue_sent
 from aioftrackjobs.jobs.keys import JobKey, job_key
 from aioftrackjobs.running.running_job import RunningJob, job_context
 from aioftrackjobs.session import AsyncSession
 
 try:
-    from taskiq import (
-        Context,
-        SimpleRetryMiddleware,
-        SmartRetryMiddleware,
-        TaskiqDepends,
-        TaskiqMessage,
-        TaskiqMiddleware,
-    )
+    from taskiq import Context, TaskiqDepends, TaskiqMessage, TaskiqMiddleware
     from taskiq.exceptions import NoResultError
+
+    from aioftrackjobs.integrations._taskiq_messages import decide_end, job_values
 except ImportError as _error:
     raise MissingExtraError("taskiq", "taskiq") from _error
 
 logger: SafeLogger = SafeLogger(__name__)
-
-#: Seconds that a producer waits for ftrack; otherwise the worker of its task creates the Job.
-_QUEUEING = 5.0
 
 #: The label in which taskiq counts ``context.requeue()``.
 _REQUEUES = "X-Taskiq-requeue"
@@ -78,11 +67,7 @@ class FtrackJobs(TaskiqMiddleware):
 
     async def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:  # noqa: D102
         if "ftrack_job" in message.labels and "_retries" not in message.labels:
-            with anyio.move_on_after(_QUEUEING):
-                try:
-                    await self.session.queue_job(self.key(message.task_id), **_values(message))
-                except FtrackJobsError as exc:
-                    logger.warning("task %s is sent without a Job: %s", message.task_id, exc)
+            await queue_sent(self.session, self.key(message.task_id), job_values(message))
         return message
 
 
@@ -91,7 +76,7 @@ async def running_job(context: Annotated[Context, TaskiqDepends()]) -> AsyncIter
     message, has_begun = context.message, False
     before = message.labels.get(_REQUEUES)
     jobs = next(each for each in context.broker.middlewares if isinstance(each, FtrackJobs))
-    key, values = jobs.key(message.task_id), _values(message)
+    key, values = jobs.key(message.task_id), job_values(message)
     try:
         async with job_context(jobs.session, job=key, **values) as job:
             has_begun, jobs.running[job] = True, None
@@ -101,7 +86,7 @@ async def running_job(context: Annotated[Context, TaskiqDepends()]) -> AsyncIter
                 if message.labels.get(_REQUEUES) != before:
                     job.requeue()
             except BaseException as error:
-                _decide(job, context, error)
+                decide_end(job, context, error)
                 raise
             finally:
                 del jobs.running[job]
@@ -113,27 +98,3 @@ async def running_job(context: Annotated[Context, TaskiqDepends()]) -> AsyncIter
 
 #: The annotation of a task's parameter that is its running Job.
 FtrackJob: TypeAlias = Annotated[RunningJob, TaskiqDepends(running_job)]
-
-
-def _values(message: TaskiqMessage) -> dict[str, Any]:
-    text = str(message.labels.get("ftrack_job", message.task_name))
-    with suppress(LookupError, ValueError, AttributeError, TypeError):
-        text = text.format(*message.args, **message.kwargs)
-    return {"description": text, "user": message.labels.get("ftrack_user")}
-
-
-def _decide(job: RunningJob, context: Context, error: BaseException) -> None:
-    """Decide how a Job ends, as the middlewares decide whether its task is tried again."""
-    labels, why = context.message.labels, describe_failure(error)
-    if isinstance(error, TimeoutError) and (timeout := labels.get("timeout")) is not None:
-        why = f"timed out after {float(timeout):g} s"
-    for each in context.broker.middlewares:
-        if isinstance(each, (SimpleRetryMiddleware, SmartRetryMiddleware)):
-            kinds = each._get_types_of_exceptions(context.message)
-            tries = str(labels.get("retry_on_error", each.default_retry_label)).lower() == "true"
-            attempt = int(labels.get("_retries", 0)) + 2
-            most = int(labels.get("max_retries", each.default_retry_count))
-            if tries and attempt <= most and (kinds is None or isinstance(error, tuple(kinds))):
-                job.requeue(f"attempt {attempt} of {most}, after {why}")
-    if why.startswith("timed out"):
-        job.fail(why)

@@ -153,6 +153,8 @@ class Delivery:
                 else:
                     backoff = backoff or replace(self._jobs.retry, budget=math.inf).backoff()
                     await self._pause(backoff, retry_after_of(error))
+        if isinstance(self.error, WithdrawnError):
+            self.error = ConnectError(f"not sent within {self._grace:g} s")
         for request in self._requests:  # what has left may still be applied
             if self.error is None or request.needs_new_connection:  # others need these workers
                 request.withdraw()

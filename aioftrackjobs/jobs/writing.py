@@ -33,6 +33,7 @@ from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import (
     CommitUncertainError,
+    ConnectError,
     FtrackJobsError,
     MalformedResponseError,
     ServerError,
@@ -149,6 +150,7 @@ async def write_anew(
         may_repeat: Whether it is called again after an error; :func:`may_pass` if None.
 
     Raises:
+        ConnectError: No request could be sent in time.
         FtrackJobsError: As *write*, if no further attempt is allowed, or would help.
     """
     backoff = (retry or connection.retry).backoff()
@@ -160,6 +162,8 @@ async def write_anew(
             if not (may_repeat or may_pass)(exc):
                 raise
             if not await connection.server_status.pauses.wait(backoff, retry_after_of(exc)):
+                if isinstance(exc, WithdrawnError):
+                    raise ConnectError("not sent in time") from None
                 raise
             send_within *= 1 + isinstance(exc, WithdrawnError)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
-from typing import Any, ClassVar
+import os
+from collections.abc import Callable, Iterable, MutableSequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from aioftrackjobs.config.settings import require, require_count
-from aioftrackjobs.errors import UnsupportedLocationError
+from aioftrackjobs.errors import EntityError, UnsupportedLocationError
 from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._values import Computed, new_id
 from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID
@@ -113,9 +115,15 @@ class ComponentLocation(Entity):
 
 
 class Location(Entity):
-    """A place where the files of components are stored.
+    """A place where the files of components are stored: ``ftrack.server``, or a folder.
 
-    Example: ``await session.query("Location where name is 'ftrack.server'").of(Location).one()``
+    ::
+
+        server = await session.query('Location where name is "ftrack.server"').of(Location).one()
+        disk = await session.ensure(Location, {"name": "studio.disk"})
+        disk.use_folder("/mnt/projects", structure="version")
+        await disk.add_component(plate, server)
+        print(await disk.get_filesystem_path(plate))
 
     Source:
         docs/protocol.md, section 6.
@@ -135,6 +143,136 @@ class Location(Entity):
     def is_server(self) -> bool:
         """Whether this is ``ftrack.server``, which serves files over HTTP."""
         return bool(self._current("id") == SERVER_LOCATION_ID)
+
+    def use_folder(
+        self,
+        path: str | os.PathLike[str],
+        structure: Literal["id", "version"] | Callable[[Any], str] = "id",
+    ) -> None:
+        """Say which folder this location is on this machine, for as long as the session lives.
+
+        Example: ``disk.use_folder("/mnt/projects", structure="version")``
+
+        Nothing is sent: other machines may have it elsewhere. The official client calls the folder
+        the *prefix* of an accessor for disks.
+
+        Args:
+            path: The folder.
+            structure: Where new files go: "id" and "version" as with ``IdStructure`` and
+                ``StandardStructure`` of the official client, or a function that makes a path below
+                the folder from a :class:`ComponentPlace`.
+
+        Raises:
+            ArgumentError: The path or the structure is none.
+            UnsupportedLocationError: This is ``ftrack.server``.
+        """
+        self._files().use_folder(path, structure)
+
+    async def add_component(
+        self,
+        component: Component,
+        source: Location | str | os.PathLike[str],
+        *,
+        recursive: bool = True,
+    ) -> None:
+        """Bring the file of *component* here, and register it in a commit of its own.
+
+        Example: ``await disk.add_component(plate, server)``
+
+        Sequences and containers bring their members: all files arrive, or none. A file has a
+        temporary name until it is complete. If the call fails or is cancelled, what it has
+        made is removed again.
+
+        Args:
+            component: A component that is committed.
+            source: The location that has its file; or the path of the file, for a single file.
+            recursive: Whether members are added, too.
+
+        Raises:
+            ComponentInLocationError: The component, or a member, is here already.
+            ComponentNotInLocationError: A file is not in *source*.
+            MissingFileError: It should be there, and is not.
+            UnsupportedLocationError: A location is no folder that is known; see
+                :meth:`use_folder`.
+            TransferError: A file was not transferred, or there is another one in its place.
+            ServerError: The server refused to register the component.
+            CommitUncertainError: It may be registered. The files stay.
+        """
+        await self._files().add([component], source, recursive=recursive)
+
+    async def add_components(
+        self,
+        components: Iterable[Component],
+        source: Location | str | os.PathLike[str],
+        *,
+        recursive: bool = True,
+    ) -> None:
+        """Bring the files of several components here: all of them, or none.
+
+        Example: ``await disk.add_components(version["components"], server)``
+
+        It is as :meth:`add_component`, with one commit for all.
+        """
+        await self._files().add(components, source, recursive=recursive)
+
+    async def remove_component(self, component: Component, *, recursive: bool = True) -> None:
+        """Unregister *component* here in a commit of its own, and then remove its file.
+
+        Example: ``await disk.remove_component(plate)``
+
+        The component stays, and so does what other locations have of it.
+
+        Args:
+            component: A component that this location has.
+            recursive: Whether members are removed, too.
+
+        Raises:
+            ComponentNotInLocationError: This location does not have it.
+            UnsupportedLocationError: This location is no folder that is known.
+            ServerError: The server refused to. The file stays.
+        """
+        await self._files().remove([component], recursive=recursive)
+
+    async def get_filesystem_path(self, component: Component) -> Path:
+        """Return the path of *component* on this machine, whether or not there is a file.
+
+        Example: ``path = await disk.get_filesystem_path(plate)``
+
+        Raises:
+            ComponentNotInLocationError: This location does not have the component.
+            UnsupportedLocationError: This location is no folder that is known.
+        """
+        path: Path = await self._files().path(component)
+        return path
+
+    async def get_resource_identifier(self, component: Component) -> str:
+        """Return where this location has *component*: as registered, below its folder.
+
+        Example: ``text = await disk.get_resource_identifier(plate)``
+
+        Raises:
+            ComponentNotInLocationError: This location does not have the component.
+        """
+        identifier: str = await self._files().identifier(component)
+        return identifier
+
+    async def get_component_availability(self, component: Component) -> float:
+        """Return how many percent of *component*, that is of its members, this location has.
+
+        Example: ``is_complete = await disk.get_component_availability(plate) == 100``
+
+        It says what is registered; no disk is read.
+
+        Raises:
+            EntityError: The server has no such component.
+        """
+        share: float = await self._files().availability(component)
+        return share
+
+    def _files(self) -> Any:
+        if not self._owner:
+            raise EntityError(f"{self!r} belongs to no session")
+        return self._owner.files_of(self)
 
     def get_url(self, component: Component) -> str:
         """Return the URL to download the file of *component* from.

@@ -66,6 +66,10 @@ class Owner(Protocol):
         """Return the state of *job* when it has ended, or after some seconds."""
         ...
 
+    def files_of(self, location: Any, /) -> Any:
+        """Return what moves files to and from *location*."""
+        ...
+
 
 class Stateful(Protocol):
     """What this module needs of an entity.
@@ -168,6 +172,9 @@ class _Gone:
 
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
         raise NotImplementedError  # a Job does not wait without an owner
+
+    def files_of(self, location: Any, /) -> Any:
+        raise NotImplementedError  # nor does a location move files
 
 
 _GONE = _Gone()

@@ -29,7 +29,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 #: Shells report an exit by a signal as this number plus that of the signal.
-_EXIT_BY_SIGNAL = 128
+EXIT_BY_SIGNAL = 128
 
 #: Seconds that a process which exits at once takes for its log and its output, at most.
 _FLUSH_TIMEOUT = 1.0
@@ -76,13 +76,12 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
     require(isinstance(session, AsyncSession), "session", "an AsyncSession", session)
     require_seconds("grace", grace)
     connection_of(session).require_open()
-    numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    if sys.platform == "win32" or not numbers:
+    if not (numbers := signals_to_handle()):
         yield
         return
     shutdown = ShutdownCoordinator(session, grace)
     error: BaseException | None = None
-    with _Watchdog(numbers, grace, shutdown.note, shutdown.begin_soon) as watchdog:
+    with Watchdog(numbers, grace, shutdown.note, shutdown.begin_soon) as watchdog:
         shutdown.watchdog = watchdog
         try:
             async with anyio.create_task_group() as group:
@@ -100,14 +99,21 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
             if watchdog.signal is None:
                 raise
     if watchdog.signal is not None:
-        exit_ = SystemExit(_EXIT_BY_SIGNAL + watchdog.signal)
+        exit_ = SystemExit(EXIT_BY_SIGNAL + watchdog.signal)
         _exit_out_of_groups(exit_)
         raise exit_ from error
     if error is not None:
         raise error
 
 
-class _Watchdog:
+def signals_to_handle() -> list[signal.Signals]:
+    """Return the signals that end the program; none on Windows, and none that are ignored."""
+    if sys.platform == "win32":
+        return []
+    return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+class Watchdog:
     """Exits the process when the grace after a signal is over, or when a second signal arrives.
 
     It waits in a thread of its own, and the system wakes that directly (``signal.set_wakeup_fd``):
@@ -118,7 +124,8 @@ class _Watchdog:
     Args:
         numbers: The signals.
         grace: Seconds from the first signal.
-        note: Called with each signal, in the main thread, before that goes on.
+        note: Called with each signal, in the main thread, before that goes on. It may raise what
+            interrupts that thread.
         notify: Called in the thread when the first signal has arrived.
 
     Attributes:
@@ -140,7 +147,7 @@ class _Watchdog:
         self._is_over = False
         self.signal: signal.Signals | None = None
 
-    def __enter__(self) -> _Watchdog:
+    def __enter__(self) -> Watchdog:
         self._before = {number: signal.getsignal(number) for number in self._numbers}
         self._pipe, self._wakeup = os.pipe()
         os.set_blocking(self._wakeup, False)
@@ -172,12 +179,14 @@ class _Watchdog:
             return
         self.signal = self.signal or signal.Signals(number)
         self._handled += 1
-        self._note(self.signal)
         with suppress(BlockingIOError):  # it is full, so that the thread is awake
             os.write(self._wakeup, _WAKE)
         handler = self._before[signal.Signals(number)]
-        if isinstance(getattr(handler, "__self__", None), _Watchdog) and callable(handler):
-            handler(number, frame)  # that of another session
+        try:
+            self._note(self.signal)
+        finally:
+            if isinstance(getattr(handler, "__self__", None), Watchdog) and callable(handler):
+                handler(number, frame)  # that of another session
 
     def _wait(self) -> None:
         poll = select.poll()
@@ -242,7 +251,7 @@ class ShutdownCoordinator:
         watchdog: Exits the process when the grace is over.
     """
 
-    watchdog: _Watchdog
+    watchdog: Watchdog
 
     def __init__(self, session: AsyncSession, grace: float) -> None:
         self._connection = connection_of(session)
@@ -324,7 +333,7 @@ def _exit_now(number: int) -> NoReturn:
     with suppress(RuntimeError):  # the interpreter shuts down, and starts no threads any more
         flush.start()
         flush.join(_FLUSH_TIMEOUT)
-    os._exit(_EXIT_BY_SIGNAL + number)
+    os._exit(EXIT_BY_SIGNAL + number)
 
 
 def _flush() -> None:

@@ -11,7 +11,7 @@ it is cancelled, too. The caller's cancellation continues when the transfer has 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -38,6 +38,9 @@ RENEWALS = 2
 
 #: Seconds in which a stopped transfer should reach its next piece of data.
 _STOPPING_GRACE = 0.5
+
+#: Tasks that work on the files of one call.
+_AT_ONCE = 8
 
 _SERVER_FAULT, _TOO_MANY_REQUESTS = 5, 429
 
@@ -265,6 +268,29 @@ async def run_in_background(
     if not results:
         raise SessionStateError("the session was closed during a transfer")
     return results[0]
+
+
+async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
+    """Do *work* for each item, several at a time; the first error ends the others, and is raised.
+
+    How many files are open at the same time is limited by the session.
+    """
+    waiting = iter(items)
+    errors: list[Exception] = []
+
+    async def work_on_some() -> None:
+        try:
+            for each in waiting:
+                await work(each)
+        except Exception as exc:  # noqa: BLE001 - raised below, without a group around it
+            errors.append(exc)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(_AT_ONCE):
+            group.start_soon(work_on_some)
+    for error in errors:
+        raise error
 
 
 class Detached:

@@ -19,11 +19,19 @@ from aioftrackjobs.config.settings import (
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.arguments import check_owned, id_of
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.models import Entity, FileComponent, Job, SequenceComponent
+from aioftrackjobs.models import Entity, FileComponent, Job, Location, SequenceComponent
 
 if TYPE_CHECKING:
     from aioftrackjobs.transfers.content import Uploadable
     from aioftrackjobs.transfers.control import ProgressCallback
+    from aioftrackjobs.transfers.locations import LocationFiles
+
+
+def files_of(context: EntityContext, location: Location) -> LocationFiles:
+    """Return what moves files to and from *location*."""
+    from aioftrackjobs.transfers.locations import LocationFiles  # late: many never move a file
+
+    return LocationFiles(context, location)
 
 
 class FilesOfSession:

@@ -11,11 +11,10 @@ Source:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import anyio
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.config.settings import require_values
@@ -23,7 +22,7 @@ from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import ArgumentError, TransferError
 from aioftrackjobs.models import SequenceComponent
 from aioftrackjobs.transfers.content import open_content
-from aioftrackjobs.transfers.control import Meter, ProgressCallback
+from aioftrackjobs.transfers.control import Meter, ProgressCallback, for_each
 from aioftrackjobs.transfers.upload import Registration
 
 #: A text that names a sequence: what is before and after the number, its digits, the frames.
@@ -34,9 +33,6 @@ _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
 #: Frames that one sequence may have, so that a mistake like 1-10000000 is found.
 _MOST_FRAMES = 100_000
-
-#: Tasks that upload the files; the session limits how many files are open.
-_AT_ONCE = 8
 
 
 class FrameFiles(NamedTuple):
@@ -165,30 +161,16 @@ class _SequenceUpload:
         self._frames = frames
         self._verified = verified
         self._meter = Meter(sum(size for _, _, size in frames.files), progress)
-        self._error: BaseException | None = None
 
     async def run(self, sequence: SequenceComponent) -> None:
         """Upload all files as members of *sequence*; the first error ends the others."""
-        files = iter(enumerate(self._frames.files))
-        async with anyio.create_task_group() as group:
-            for _ in range(_AT_ONCE):
-                group.start_soon(self._upload_some, files, sequence, group.cancel_scope)
-        if self._error is not None:
-            raise self._error
-        self._meter.finish(self._meter.total or 0)
 
-    async def _upload_some(
-        self,
-        files: Iterator[tuple[int, tuple[Path, str, int]]],
-        sequence: SequenceComponent,
-        scope: anyio.CancelScope,
-    ) -> None:
-        try:
-            for index, (path, number, _) in files:
-                await self._upload(index, path, {"name": number, "container": sequence})
-        except Exception as exc:  # noqa: BLE001 - raised by run(), without a group around it
-            self._error = self._error or exc
-            scope.cancel()
+        async def upload(numbered: tuple[int, tuple[Path, str, int]]) -> None:
+            index, (path, number, _) = numbered
+            await self._upload(index, path, {"name": number, "container": sequence})
+
+        await for_each(enumerate(self._frames.files), upload)
+        self._meter.finish(self._meter.total or 0)
 
     async def _upload(self, index: int, path: Path, data: Mapping[str, Any]) -> None:
         def count(done: int, _: int | None) -> None:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
+from anyio.to_thread import run_sync
 
 from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
@@ -106,7 +107,10 @@ async def upload(
     require_callback("progress", progress)
     context.draft(FileComponent, data)  # before anything is read or sent
     if location is not None and not (isinstance(location, Location) and location.is_server):
-        raise UnsupportedLocationError(f"only ftrack.server accepts uploads, not {location!r}")
+        raise UnsupportedLocationError(
+            f"only ftrack.server accepts uploads, not {location!r}; upload the file, or create the "
+            "component, and await location.add_component(component, source)"
+        )
     if "id" in data:
         await _require_free(context, data["id"])
     registration = Registration(context, links)
@@ -135,6 +139,9 @@ class Registration:
     Args:
         context: The entities of the session.
         links: Records what refers to a component, and returns the entities that it creates.
+
+    Attributes:
+        undo: What removes files that were made on disks; blocks. The latest comes last.
     """
 
     def __init__(self, context: EntityContext, links: Links | None = None) -> None:
@@ -144,20 +151,23 @@ class Registration:
         self._unit = context.new_unit()
         self._entities: list[Entity] = []
         self._uploads: dict[str, FileUpload] = {}  # by component
+        self.undo: list[Callable[[], object]] = []
 
     def add(self, model: type[C], data: Mapping[str, Any]) -> C:
         """Make a component with *data*, and its place in the server location."""
         component = self._context.create(model, data, unit=self._unit)
-        location = {
-            "component_id": component.id,
-            "location_id": SERVER_LOCATION_ID,
-            "resource_identifier": component.id,
-        }
-        self._entities += [
-            component,
-            self._context.create(ComponentLocation, location, unit=self._unit),
-        ]
+        self._entities.append(component)
+        self.place(component.id, SERVER_LOCATION_ID, component.id)
         return component
+
+    def place(self, component_id: str, location_id: str, identifier: str) -> None:
+        """Register a component in a location."""
+        values = {
+            "component_id": component_id,
+            "location_id": location_id,
+            "resource_identifier": identifier,
+        }
+        self._entities.append(self._context.create(ComponentLocation, values, unit=self._unit))
 
     async def send(
         self,
@@ -177,6 +187,23 @@ class Registration:
         component = self.add(FileComponent, {**values, **data})
         if self._links is not None:
             self._entities += self._links(self._unit, component)
+        await self.send_file(component, content, verified=verified, sizes=sizes, progress=progress)
+        return component
+
+    async def send_file(
+        self,
+        component: FileComponent,
+        content: Content,
+        *,
+        verified: bool,
+        sizes: PartSizes | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        """Upload *content* as the file of a component.
+
+        Raises:
+            TransferError: The file could not be read, or the server did not accept it.
+        """
         file_upload = self._uploads[component.id] = FileUpload(
             self._connection,
             component,
@@ -189,7 +216,6 @@ class Registration:
         await self._connection.journal.record_upload(component.id)
         with observing(self._connection.observer, "upload", file_upload.meter):
             await run_in_background(background, file_upload.run, file_upload.stop_token)
-        return component
 
     async def commit(self) -> None:
         """Commit the entities; remove the files if that fails.
@@ -230,9 +256,10 @@ class Registration:
                 return
             for component_id, file_upload in self._uploads.items():
                 if file_upload.has_begun:
-                    await _remove_soon(self._connection, component_id)
+                    await remove_file(self._connection, component_id)
                 else:
                     self._connection.journal.release_upload(component_id)
+            await run_sync(self._undo)
 
         removal = Detached(self._connection.background, remove)
         with suppress(SessionStateError):
@@ -241,6 +268,11 @@ class Registration:
                     await removal.wait(_CLEANING_GRACE)
             finally:
                 await self._connection.background.finish(removal.wait, _CANCELLED_GRACE)
+
+    def _undo(self) -> None:
+        while self.undo:
+            with suppress(OSError):  # a folder that others use by now, or what they have removed
+                self.undo.pop()()
 
     async def _unregister(self) -> bool:
         """Delete what a commit that was refused, or whose caller was cancelled, has created.
@@ -266,7 +298,7 @@ class Registration:
         return True
 
 
-async def _remove_soon(connection: Connection, component_id: str) -> None:
+async def remove_file(connection: Connection, component_id: str) -> None:
     """Remove a file that no component refers to; later in the background if that fails now."""
     problem = await _remove_bytes(connection, component_id)
     if problem is not None:

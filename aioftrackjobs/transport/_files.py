@@ -19,7 +19,6 @@ from urllib.request import Request
 
 import anyio
 import anyio.lowlevel
-import httpx
 from anyio.to_thread import run_sync
 
 from aioftrackjobs._version import __version__
@@ -43,6 +42,7 @@ from aioftrackjobs.transport._file_connection import (
     network_errors,
 )
 from aioftrackjobs.transport._httpx import encoded
+from aioftrackjobs.transport._library import httpx
 from aioftrackjobs.transport._redaction import redact
 from aioftrackjobs.transport._redirects import (
     MOST_REDIRECTIONS,

@@ -1,7 +1,7 @@
 """The HTTP client that a session opens for itself, and the transport over it.
 
 This module is imported when a session opens its own client, so that a caller with another client
-does not load httpx.
+does not load httpx. What is called httpx here is httpx2 where that is installed (`_library.py`).
 
 API calls, which are nearly all requests, skip a part of ``httpx.AsyncClient``: it prepares each
 request for authentication, hooks, redirections and the choice of a proxy, which takes as long as
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import anyio
-import httpx
+import certifi
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.config.secret import Secret
@@ -31,6 +31,7 @@ from aioftrackjobs.transport._base import OwnTransport, WireRequest, WireRespons
 from aioftrackjobs.transport._bounds import Bounds, ExceededError
 from aioftrackjobs.transport._files import FileTransport
 from aioftrackjobs.transport._httpx import HttpxTransport, encoded
+from aioftrackjobs.transport._library import httpx
 
 #: Bytes of a response that a thread reads: more than those of a hundred Jobs.
 _MOST_IN_THREAD = 64 * 1024 * 1024
@@ -257,12 +258,14 @@ class _LateSecureTransport(httpx.AsyncBaseTransport):
 def load_certificates() -> ssl.SSLContext:
     """Return a context for TLS that trusts the certificates of authorities; takes long.
 
+    These are the same with either library: on its own, httpx2 would trust those of the system.
+
     Raises:
         ConfigurationError: The environment names certificates that cannot be loaded.
     """
     found = {name: value for name in _CERTIFICATE_VARIABLES if (value := os.environ.get(name))}
     if not found:
-        return httpx.create_ssl_context(trust_env=False)
+        return ssl.create_default_context(cafile=certifi.where())
     context: ssl.SSLContext | None = None
     problems: list[str] = []
     for variable, value in found.items():
@@ -293,7 +296,7 @@ def _open_proxied(
             verify=certificates,
         )
     except ImportError:
-        problem = "for a SOCKS proxy (ALL_PROXY) install httpx[socks]"
+        problem = f"for a SOCKS proxy (ALL_PROXY) install {httpx.__name__}[socks]"
     except (httpx.InvalidURL, ValueError):  # their texts may quote the proxy's password
         problem = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is not the URL of a proxy"
     raise ConfigurationError([problem])

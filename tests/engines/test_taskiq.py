@@ -89,7 +89,7 @@ async def test_a_task_is_sent_although_ftrack_is_away(redis_url: str) -> None:
     broker = make_broker(redis_url, "away", away)
     await broker.startup()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aioftrackjobs.integrations.taskiq._QUEUEING", 0.05)
+        patch.setattr("aioftrackjobs.integrations._tasks._QUEUEING", 0.05)
         sent = await broker.find_task("render").kiq(shot="sh010", seconds=0)
     redis: Any = Redis.from_url(redis_url)
     ((_, message),) = await redis.xrange("away")

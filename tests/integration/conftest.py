@@ -1,33 +1,53 @@
 """A fresh embedded server on a real socket for each test, and a session on it.
 
 The tests run on the client that a session opens for itself, on asyncio. Those marked
-``every_loop`` run on trio too; those marked ``every_client``, and with ``--clients=all`` all
-others, also on clients of the caller's own.
+``every_loop`` run on trio too; those marked ``other_client`` in one more setting, which is not the
+same for all of them; those marked ``every_client``, and with ``--clients=all`` all others, also on
+clients of the caller's own. That client is made with httpx, as where httpx2 is not
+installed; tests with respx run on both. The programs that tests start use httpx2.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar
+from zlib import crc32
 
 import anyio
 import ftrack_api
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.to_thread import run_sync
+from respx.mocks import HTTPCoreMocker
 
 from aioftrackjobs import AsyncSession
 from aioftrackjobs.config.settings import Credentials
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.devserver import ServerHandle
 
-from .settings import SETTINGS, AnyClient, Setting, connected
+from .settings import (
+    OWN_CLIENT,
+    RESPX_SETTINGS,
+    SETTINGS,
+    AnyClient,
+    Setting,
+    connected,
+    own_client,
+)
 from .waiting import until
 
 T = TypeVar("T")
+
+# respx knows the connections of httpx only. Those of httpx2 have the same methods.
+HTTPCoreMocker.add_targets(
+    "httpcore2._async.connection.AsyncHTTPConnection",
+    "httpcore2._async.connection_pool.AsyncConnectionPool",
+    "httpcore2._async.http_proxy.AsyncHTTPProxy",
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -39,8 +59,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
     if everywhere:
         settings = list(SETTINGS)
+    elif any(metafunc.definition.iter_markers("other_client")):
+        number = crc32(metafunc.definition.nodeid.encode()) % (len(SETTINGS) - 1)
+        settings = [SETTINGS[0], SETTINGS[1 + number]]
     elif any(metafunc.definition.iter_markers("every_loop")):
-        settings = [each for each in SETTINGS if each.client == "own"]
+        settings = [each for each in SETTINGS if (each.client, each.library) == ("own", "httpx")]
+    elif "respx_mock" in metafunc.fixturenames:
+        settings = list(RESPX_SETTINGS)
     else:
         return
     if iscoroutinefunction(test):
@@ -81,8 +106,11 @@ def anyio_backend(setting: Setting) -> str:
 
 
 @pytest.fixture(autouse=True)
-def clients(setting: Setting, request: pytest.FixtureRequest) -> None:
+def clients(
+    setting: Setting, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Give sessions that are given no client one of the setting's kind."""
+    monkeypatch.setitem(sys.modules, OWN_CLIENT, own_client(setting.library))
     if setting.client != "own":
         request.getfixturevalue("given_clients")
 

@@ -39,7 +39,7 @@ async def components(session: AsyncSession) -> list[str]:
     return [row["id"] for row in await session.query("select id from Component").all()]
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_an_uploaded_file_can_be_downloaded(session: AsyncSession, tmp_path: Path) -> None:
     source = tmp_path / "my file.v1.txt"
     source.write_bytes(os.urandom(3 * CHUNK + 17))
@@ -80,7 +80,7 @@ class Chunked:
             yield chunk
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.parametrize(
     "make_source",
     [
@@ -100,7 +100,7 @@ async def test_bytes_and_file_objects_are_uploaded_under_a_name(
     assert (component.name, component.file_type, component.size) == ("hello", ".txt", 11)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_an_empty_file_is_uploaded_and_downloaded(
     session: AsyncSession, tmp_path: Path
 ) -> None:
@@ -265,7 +265,7 @@ async def test_an_html_page_is_no_response_to_an_upload(
     assert server.inspector.content(component.id) == b"frames"
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_cancelled_upload_registers_nothing(session: AsyncSession, tmp_path: Path) -> None:
     path = tmp_path / "big.bin"
     path.write_bytes(b"x" * (8 * CHUNK))
@@ -284,7 +284,7 @@ async def test_a_cancelled_upload_registers_nothing(session: AsyncSession, tmp_p
     assert await components(session) == []
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_missing_file_raises_and_leaves_nothing(
     session: AsyncSession, tmp_path: Path
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -21,7 +24,9 @@ import pytest
 
 import aioftrackjobs
 from aioftrackjobs import (
+    ArgumentError,
     AsyncSession,
+    EventTimeoutError,
     Job,
     JobStatus,
     JobStoppedError,
@@ -33,7 +38,10 @@ from aioftrackjobs import (
 from aioftrackjobs.blocking import Session, current_job, job_context
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.events import Event, Gap
+from aioftrackjobs.events.hub import EventHub
 
+from ..typing.blocking_stub import STUB, blocking_stub
 from .settings import QUICK
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -70,8 +78,8 @@ def until(condition: Callable[[], object]) -> None:
 DIFFERENT = {
     AsyncSession: {
         "aclose": "close",
-        "events": None,  # a listener that runs for long is an async program
     },
+    EventHub: {},
     aioftrackjobs.Query: {},
     aioftrackjobs.RunningJob: {"innermost_active": None},  # internal
     aioftrackjobs.Stage: {"work_for": None},  # internal
@@ -92,7 +100,9 @@ def test_the_blocking_classes_are_those_of_the_async_ones(original: type[Any]) -
     assert {name for name in dir(mirrored) if not name.startswith("_")} - ADDED == expected
     if original is not UnitOfWork:  # whose docstring describes how it is made
         assert plain(inspect.getdoc(original)) == plain(inspect.getdoc(mirrored))
-    for name in ["__init__", *sorted(names)] if original is AsyncSession else sorted(names):
+    if original is AsyncSession:
+        assert arguments(original.__init__) == arguments(mirrored.__init__)
+    for name in sorted(names):
         if (other := renamed.get(name, name)) is None:
             continue
         one, two = getattr(original, name), getattr(mirrored, other)
@@ -113,9 +123,15 @@ def test_the_blocking_functions_are_those_of_the_async_ones(name: str) -> None:
 
 def plain(text: str | None) -> list[str]:
     """Return the words of a docstring that are the same in blocking code."""
-    different = {"async", "await", "coroutine"}
-    words = (text or "").replace("AsyncSession", "Session").replace("``", " ").split()
-    return [word for word in words if word not in different]
+    different = {"a", "an", "async", "await", "coroutine"}
+    either = r"``async with`` or |(?<=``for``) or ``async for``"
+    words = re.sub(either, "", text or "").replace("AsyncSession", "Session").replace("``", " ")
+    return [word for word in words.split() if word not in different]
+
+
+def test_type_checkers_see_the_methods_of_the_async_classes() -> None:
+    """After a change of those: python tests/typing/blocking_stub.py."""
+    assert ast.dump(ast.parse(STUB.read_text())) == ast.dump(ast.parse(blocking_stub()))
 
 
 def arguments(function: Any) -> list[tuple[str, Any, Any]]:
@@ -245,7 +261,7 @@ def test_a_job_fails_with_a_traceback_of_the_lines_of_the_program(
     names = [entry.name for entry in caught.traceback]
     # The line of the program, the call, and what has been called: nothing of the event loop.
     assert names[0] == "test_a_job_fails_with_a_traceback_of_the_lines_of_the_program"
-    assert names[1:5] == ["all", "call", "call", "all"]
+    assert names[1:6] == ["method", "_call", "call", "call", "all"]
     component = found["job_components"][0]["component"]
     location = reader.query('Location where name is "ftrack.server"').one()
     text = urlopen(location.get_url(component), timeout=20).read().decode()  # type: ignore[attr-defined]
@@ -375,6 +391,33 @@ def test_a_call_in_the_event_loop_itself_is_refused(shared: Session) -> None:
     shared.create_component(b"0" * 10, name="a.txt", progress=report)
 
     assert "a blocking call in the event loop" in str(errors[0])
+
+
+def test_each_event_is_handled_in_a_thread_that_may_call(shared: Session, reader: Session) -> None:
+    gaps = list[Gap]()
+
+    @shared.events.on("topic=studio.which_farm", on_gap=gaps.append)
+    def answer(event: Event) -> dict[str, int]:
+        return {event.data["shot"]: len(shared.query(Job).all())}
+
+    @shared.events.on("topic=studio.which_farm")
+    def fail(event: Event) -> None:
+        raise asyncio.CancelledError
+
+    shared.events.ready()
+
+    assert reader.events.request("studio.which_farm", {"shot": "a"}, timeout=20).data == {"a": 0}
+    with reader.events.subscribe("topic=studio.published") as events:
+        shared.events.publish("studio.published", {"version": 1})
+        published = next(events)
+        assert isinstance(published, Event)
+        assert published.data == {"version": 1}
+    shared.events.off(answer)
+    with pytest.raises(EventTimeoutError):
+        reader.events.request("studio.which_farm", {"shot": "b"}, timeout=0.1)
+    with pytest.raises(ArgumentError):
+        shared.events.off(answer)
+    assert shared.events.health().state == "connected"
 
 
 def test_a_session_that_is_closed_says_so(server: ServerHandle) -> None:
@@ -507,6 +550,50 @@ def test_ctrl_c_ends_a_call(server: ServerHandle, reader: Session, tmp_path: Pat
 
     assert outcome(process) == (0, "interrupted\n")
     assert ends(reader) == {"main": "failed", "other": "queued"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_signal_ends_the_jobs_of_all_threads(
+    server: ServerHandle, reader: Session, tmp_path: Path
+) -> None:
+    process = program(
+        server,
+        """
+        import threading, time
+        from aioftrackjobs.blocking import Session, job_context, shutdown_on_signals
+
+        begun = threading.Barrier(2)
+
+        def work():
+            try:
+                with job_context(session, description="thread"):
+                    begun.wait()
+                    while True:
+                        session.query("Job").first()
+            except BaseException as exc:
+                print(type(exc).__name__)
+
+        with Session() as session, shutdown_on_signals(session, grace=20):
+            threading.Thread(target=work).start()
+            with job_context(session, description="main"):
+                begun.wait()
+                print("ready", flush=True)
+                time.sleep(60)
+        """,
+        journal=tmp_path / "journal",
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+
+    code, output = outcome(process)
+    assert code == 128 + 15
+    assert "CancelledError" in output
+    jobs = reader.query("Job").of(Job).all()
+    assert {job.description for job in jobs} == {
+        "main - failed: stopped by SIGTERM",
+        "thread - failed: stopped by SIGTERM",
+    }
 
 
 @needs_fork

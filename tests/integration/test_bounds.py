@@ -154,7 +154,7 @@ async def attack(
     return ends
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_query_ends_whatever_the_server_sends() -> None:
     ends = await attack(
         ENDLESS | HUGE, lambda session, _: session.query("User limit 1").all(), "POST"
@@ -186,7 +186,7 @@ async def test_a_commit_ends_as_uncertain_whatever_the_server_sends() -> None:
     assert ends == dict.fromkeys(ENDLESS | HUGE, "CommitUncertainError")
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_download_ends_whatever_the_server_sends(tmp_path: Path) -> None:
     """As long as it moves on, a file may have any size."""
     ends = await attack(
@@ -204,7 +204,7 @@ async def test_an_upload_ends_whatever_the_store_sends() -> None:
     assert set(ends.values()) <= {"TransportError", "MalformedResponseError"}
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_huge_response_is_not_kept_in_memory() -> None:
     for pieces, pause in HUGE.values():
         async with (
@@ -220,7 +220,7 @@ async def test_a_huge_response_is_not_kept_in_memory() -> None:
                 tracemalloc.stop()
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "identity", ""])
 async def test_compressed_responses_are_decoded(coding: str) -> None:
     rows = json.dumps([{"data": [{"__entity_type__": "User", "id": "u", "username": "maya"}]}])
@@ -273,7 +273,7 @@ async def test_an_upload_ends_if_the_store_hardly_reads(tmp_path: Path) -> None:
             await session.create_component(source)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_the_same_by_a_client_of_the_users_own(
     setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

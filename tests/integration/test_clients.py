@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
+from anyio.to_thread import run_sync
 
 from aioftrackjobs import (
     AsyncSession,
@@ -38,6 +41,38 @@ KEY = "VERY+SECRET/KEY=0123456789"
 async def client(setting: Setting) -> AsyncIterator[AnyClient]:
     async with setting.make_client(verify=False) as opened:
         yield opened
+
+
+# The session's own client
+
+_PROGRAM = """
+import asyncio, sys
+if "without" in sys.argv:
+    sys.modules["httpx2"] = None
+
+from aioftrackjobs import AsyncSession
+
+async def main():
+    async with AsyncSession(*sys.argv[1:4]) as session:
+        component = await session.create_component(b"hello", name="a.txt")
+        loaded = {name for name in ("httpx", "httpx2") if sys.modules.get(name)}
+        print(component.size, loaded)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.own_client
+@pytest.mark.asyncio_only
+@pytest.mark.parametrize(("given", "used"), [("with", "httpx2"), ("without", "httpx")])
+async def test_the_own_client_uses_httpx2_where_it_is_installed_and_no_other(
+    server: ServerHandle, given: str, used: str
+) -> None:
+    command = [sys.executable, "-c", _PROGRAM, server.url, server.api_key, server.api_user, given]
+
+    done = await run_sync(lambda: subprocess.run(command, capture_output=True, text=True))
+
+    assert (done.stdout.strip(), done.stderr) == (f"5 {{'{used}'}}", "")
 
 
 # A client of the caller is never closed

@@ -381,7 +381,7 @@ async def in_each_outage(check: Callable[[Outage], Coroutine[Any, Any, None]]) -
             group.start_soon(check, outage)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_the_grace_of_the_jobs_bounds_closing_in_an_outage(server: ServerHandle) -> None:
     ends: dict[Outage, list[BaseException | str]] = {}
 
@@ -401,7 +401,7 @@ async def test_the_grace_of_the_jobs_bounds_closing_in_an_outage(server: ServerH
     assert ends == dict.fromkeys(OUTAGES, ["left"] * 3)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_job_ends_within_its_grace_in_an_outage_and_closing_does_not_wait(
     server: ServerHandle,
 ) -> None:
@@ -417,7 +417,7 @@ async def test_a_job_ends_within_its_grace_in_an_outage_and_closing_does_not_wai
     await in_each_outage(check)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_closing_gives_up_what_forgotten_tasks_cannot_send(server: ServerHandle) -> None:
     errors: dict[Outage, list[FtrackJobsError]] = {outage: [] for outage in OUTAGES}
 

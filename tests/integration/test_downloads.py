@@ -238,7 +238,7 @@ async def test_attempts_that_break_off_at_the_same_place_spend_the_budget(
 
 
 @BODIES
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.usefixtures("blocks")
 async def test_a_later_call_resumes_where_an_earlier_one_broke_off(
     no_retries: AsyncSession, proxy: FaultProxy, target: Path, body: bytes

@@ -146,7 +146,7 @@ def some(kinds: dict[str, bytes]) -> dict[str, bytes]:
     """Leave out most of those that differ in a number or a name alone; none in ``nox -s long``."""
     alike = [name for name in kinds if name.startswith(ALIKE) or "retry after" in name]
     return {name: kinds[name] for name in kinds if name not in alike} | {
-        name: kinds[name] for name in alike[:: amount(4, 1)]
+        name: kinds[name] for name in alike[:: amount(9, 1)]
     }
 
 
@@ -156,7 +156,7 @@ def all_done(names: Iterable[str]) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_final_status_gets_through_after_one_refusal(
     server: ServerHandle, setting: Setting
 ) -> None:
@@ -307,7 +307,7 @@ async def test_a_final_status_gets_through_although_requests_are_swallowed(
     assert ends == all_done(choices)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_final_status_takes_a_new_connection(server: ServerHandle) -> None:
     """All that were used before are dead, and nothing says so."""
     async with unruly(server.url) as proxy, connected(server, proxy.url) as session:
@@ -372,7 +372,7 @@ def is_slow(request: Received) -> bool:
     return any(each in request.body for each in (b"from User", b'"Note"', b"get_upload_metadata"))
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_nothing_of_the_session_holds_up_leases_and_final_statuses(
     server: ServerHandle,
 ) -> None:

@@ -124,7 +124,7 @@ async def test_a_final_status_in_the_journal_waits_as_the_server_asks_but_for_a_
 
     retry = RetryPolicy(budget=0, sleep=sleep)
     async with journaled(server, path, retry=retry) as session:
-        async with job_context(session, description="x", grace=0.05):
+        async with job_context(session, description="x", grace=0.5):
             server.faults.inject(TooManyRequests(3600), on="calls", probability=1.0)
         await until(lambda: len(pauses) > 1)
     assert pauses == [60, 60], "one within the grace, and then that of the journal"

@@ -65,7 +65,7 @@ def accept(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, content=b"" if request.method == "PUT" else b"stored bytes")
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_the_store_gets_the_bytes_and_no_credentials() -> None:
     studio = Studio(accept, headers={"Content-Type": "text/plain"})
 
@@ -132,7 +132,7 @@ async def test_an_upload_that_did_not_succeed_registers_nothing(response: httpx.
     assert "TOPSECRETSIG" not in str(caught.value)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_download_follows_the_redirection_to_the_store(tmp_path: Path) -> None:
     studio = Studio(accept)
 
@@ -216,7 +216,7 @@ async def test_nothing_that_is_logged_holds_a_signature_or_cookie(
     assert KEY not in caplog.text
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_cancelled_upload_never_registers_a_component_without_its_file(
     session: AsyncSession, other: AsyncSession, server: ServerHandle, tmp_path: Path
 ) -> None:

@@ -40,7 +40,7 @@ async def fetch(session: AsyncSession, job_id: str) -> Job:
     return job
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_job_is_running_inside_and_done_after(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -87,7 +87,7 @@ async def test_the_traceback_can_be_switched_off(
     assert list(after["job_components"]) == []
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -109,7 +109,7 @@ async def test_leaving_by_other_than_an_exception_fails_the_job_too(
     assert (after.status, after.description) == (JobStatus.FAILED, f"failed: {reason}")
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.asyncio_only
 async def test_a_cancelled_task_fails_its_job(session: AsyncSession, other: AsyncSession) -> None:
     begun: list[RunningJob] = []
@@ -130,7 +130,7 @@ async def test_a_cancelled_task_fails_its_job(session: AsyncSession, other: Asyn
     assert (await fetch(other, begun[0].id)).status is JobStatus.FAILED
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_failing_sibling_fails_the_job(session: AsyncSession, other: AsyncSession) -> None:
     begun: list[RunningJob] = []
     inside = anyio.Event()
@@ -157,7 +157,7 @@ async def test_a_failing_sibling_fails_the_job(session: AsyncSession, other: Asy
     assert "sibling" in str(after.description)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_timeout_scope_around_fails_the_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -177,7 +177,7 @@ async def test_a_timeout_scope_inside_does_not(session: AsyncSession, other: Asy
     assert (await fetch(other, job.id)).status is JobStatus.DONE
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.asyncio_only
 async def test_asyncio_timeout_fails_the_job(session: AsyncSession, other: AsyncSession) -> None:
     begun: list[RunningJob] = []
@@ -193,7 +193,7 @@ async def test_asyncio_timeout_fails_the_job(session: AsyncSession, other: Async
     assert jobs == []
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_cancellation_during_the_entry_leaves_no_running_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -537,7 +537,7 @@ async def test_a_beginning_that_is_refused_raises_and_leaves_nothing(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_hundreds_of_jobs_share_a_session(session: AsyncSession, other: AsyncSession) -> None:
     async def work(number: int) -> None:
         async with job_context(session, description=f"{number}") as job:

@@ -59,7 +59,7 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return go_on
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_each_step_is_durable_before_its_request(
     server: ServerHandle, other: AsyncSession, path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from .wires import Received, responding, response
 SIGNED = ("/upload/", "signature=", "/component/get", "apiKey=")
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_no_log_shows_the_address_of_a_file(
     session: AsyncSession, server: ServerHandle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -532,7 +532,7 @@ async def test_blocks_that_end_in_another_order_do_not_hide_each_other(
 # Transfers
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_callback_of_an_upload_finds_the_job(
     session: AsyncSession, other: AsyncSession, tmp_path: Path
 ) -> None:
@@ -550,7 +550,7 @@ async def test_a_callback_of_an_upload_finds_the_job(
         assert await shows(other, job, "Publish (100 %, uploading)")
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.parametrize("error", [ZeroDivisionError("mine"), KeyboardInterrupt(), SystemExit(3)])
 async def test_an_error_of_a_callback_ends_its_upload_and_nothing_else(
     session: AsyncSession, other: AsyncSession, error: BaseException

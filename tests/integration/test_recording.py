@@ -247,7 +247,7 @@ async def test_adding_to_a_collection_is_recorded(
 # Units of work
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_unit_belongs_to_its_flow(session: AsyncSession, other: AsyncSession) -> None:
     outside = session.create("Job", {"data": {"description": "half done"}})
 
@@ -281,7 +281,7 @@ async def test_an_error_rolls_the_unit_back(session: AsyncSession, other: AsyncS
     assert session.recorded_operations == ()
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_child_tasks_are_of_their_parents_flow(session: AsyncSession) -> None:
     async with session.unit_of_work() as unit:
 

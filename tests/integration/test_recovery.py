@@ -75,7 +75,7 @@ async def fetch(session: AsyncSession, job_id: str) -> Job:
 # Leases
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_running_job_has_a_lease_until_it_ends(
     session: AsyncSession, other: AsyncSession
 ) -> None:

@@ -21,7 +21,7 @@ def memory() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_jobs_and_files(memory: Server, tmp_path: Path) -> None:
     sizes = PartSizes((), largest=300, fewest=2)
     data = b"0123456789" * 100

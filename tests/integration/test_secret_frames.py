@@ -203,7 +203,7 @@ def actions(session: AsyncSession, folder: Path) -> dict[str, tuple[str, Any]]:
 ACTIONS = tuple(actions(AsyncSession("https://ftrack.test", KEY, "maya"), Path()))
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_no_frame_of_a_failure_shows_the_key_or_a_signed_address(tmp_path: Path) -> None:
     """Every action with every fault. Most of them wait, so some are tried beside each other."""
     found: list[str] = []
@@ -238,7 +238,7 @@ async def test_no_frame_of_a_failure_shows_the_key_or_a_signed_address(tmp_path:
     assert "\n".join(sorted(set(found))) == ""
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_no_frame_shows_it_if_nothing_listens(tmp_path: Path) -> None:
     found: list[str] = []
     async with AsyncSession("http://127.0.0.1:9", KEY, "maya", retry=NO_RETRIES) as session:
@@ -261,7 +261,7 @@ class FailingFile:
         os.truncate(self.path, 5)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.parametrize("kind", ["a callback", "a changed file", "a full disk"])
 async def test_no_frame_shows_it_if_our_side_fails(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -360,7 +360,7 @@ async def test_no_frame_shows_it_if_a_session_cannot_be_opened(
     assert [leak for error in errors for leak in leaks(error, KEY)] == []
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_no_frame_shows_it_if_the_session_closes_meanwhile(tmp_path: Path) -> None:
     found: list[str] = []
 
@@ -387,7 +387,7 @@ async def test_no_frame_shows_it_if_the_session_closes_meanwhile(tmp_path: Path)
     assert sorted(found) == sorted(ACTIONS)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.parametrize("quoted", [KEY, QUOTED, QUOTED.replace("%", "%25"), f"x{QUOTED}y"])
 async def test_the_key_is_not_redirected_to_another_host(quoted: str, tmp_path: Path) -> None:
     """A server redirects a download, and keeps the query, as web servers do when they move."""
@@ -459,7 +459,7 @@ def test_a_secret_is_shown_nowhere() -> None:
     assert len({secret, Secret(KEY)}) == 1
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_no_output_of_a_debugger_shows_it(
     setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -24,7 +24,7 @@ from aioftrackjobs.transfers.upload import upload
 from .settings import Setting
 from .wires import listening
 
-pytestmark = pytest.mark.every_client
+pytestmark = pytest.mark.other_client
 
 BODY = os.urandom(5_000_001)  # many pieces
 SIZES = PartSizes((), largest=1_000_000, fewest=3)

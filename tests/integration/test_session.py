@@ -28,7 +28,7 @@ from ..tables import Tables
 NOWHERE = ("https://nowhere.invalid", "key", "user")
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_session_opened_in_one_task_can_be_closed_in_another(server: ServerHandle) -> None:
     session = AsyncSession(server.url, server.api_key, server.api_user)
     async with anyio.create_task_group() as group:
@@ -157,7 +157,7 @@ async def test_many_tasks_share_a_session(session: AsyncSession, other: AsyncSes
     assert {job.description for job in jobs} == {f"job {number}" for number in range(100)}
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_callers_client_is_used_and_left_open(server: ServerHandle) -> None:
     sent: list[httpx.Request] = []
 
@@ -225,7 +225,7 @@ async def test_the_sessions_own_user_must_exist() -> None:
             await session.current_user()
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_cancelled_caller_leaves_the_session_usable(session: AsyncSession) -> None:
     for _ in range(50):
         with anyio.move_on_after(0):
@@ -240,7 +240,7 @@ async def test_a_cancelled_caller_leaves_the_session_usable(session: AsyncSessio
     assert await session.query("User").of(User).all()
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.own_client
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_program_that_never_closes_its_session_still_ends(server: ServerHandle) -> None:
@@ -257,7 +257,7 @@ async def test_a_program_that_never_closes_its_session_still_ends(server: Server
     gc.collect()  # the socket that the program left open is reported here, not to a later test
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.own_client
 async def test_a_second_loop_can_open_its_own_session(server: ServerHandle) -> None:
     def program() -> int:
@@ -270,7 +270,7 @@ async def test_a_second_loop_can_open_its_own_session(server: ServerHandle) -> N
     assert await anyio.to_thread.run_sync(program) >= 2
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_no_warnings_or_errors_are_logged_in_ordinary_use(
     session: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:

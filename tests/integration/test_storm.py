@@ -11,12 +11,15 @@ default limits, later requests wait for a connection that never comes, and end i
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
+import httpcore
 import httpx
+import httpx2
 import pytest
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, Job, JobStatus
@@ -100,6 +103,40 @@ class Crowd:
         async with anyio.create_task_group() as group:
             for _ in range(number):
                 group.start_soon(run_one)
+
+
+async def cancel_two(call: Callable[[], Coroutine[Any, Any, object]], turns: int) -> None:
+    """Make two calls at once, and cancel both after so many turns of the event loop."""
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(call)
+        for _ in range(turns):
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_two_cancelled_calls_do_not_block_the_connections(
+    server: ServerHandle, library: Any
+) -> None:
+    """With plain httpx, two cancelled requests can take the only connection for ever."""
+    options = {
+        "limits": library.Limits(max_connections=1),
+        "timeout": library.Timeout(10, pool=0.2),
+    }
+    async with library.AsyncClient(**options) as client:
+        await cancel_two(lambda: client.get(server.url), turns=0)
+        if library is httpx and httpcore.__version__ == "1.0.9":
+            with pytest.raises(httpx.PoolTimeout):
+                await client.get(server.url)
+
+    async with (
+        library.AsyncClient(**options) as client,
+        AsyncSession(server.url, server.api_key, server.api_user, client=client) as session,
+    ):
+        for turns in range(30):  # wherever they are by then
+            await cancel_two(session.query("User").all, turns)
+            assert await session.query("select id from User limit 1").all()
 
 
 @pytest.mark.long

@@ -127,7 +127,7 @@ async def test_a_cancelled_request_that_was_not_sent_is_withdrawn_at_once(
     assert left == {do.__name__: 0 for do in acts}
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_many_at_once_are_withdrawn_and_their_operations_are_pending_again(
     server: ServerHandle,
 ) -> None:
@@ -156,7 +156,7 @@ async def test_many_at_once_are_withdrawn_and_their_operations_are_pending_again
     assert pending == {way.__name__: [1] * MANY for way in WAYS}
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_what_was_withdrawn_is_not_applied_when_the_server_is_back(
     server: ServerHandle,
 ) -> None:
@@ -234,7 +234,7 @@ async def hang_with(
     return job
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_commit_behind_one_that_hangs_is_withdrawn(server: ServerHandle) -> None:
     async with (
         relayed(server.url) as line,
@@ -254,7 +254,7 @@ async def test_a_commit_behind_one_that_hangs_is_withdrawn(server: ServerHandle)
         assert line.requests == requests
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_what_was_sent_is_settled_although_its_caller_is_cancelled(
     server: ServerHandle,
 ) -> None:

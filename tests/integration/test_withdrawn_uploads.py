@@ -105,7 +105,7 @@ STAGES: dict[str, Any] = {
 }
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 async def test_a_cancelled_upload_leaves_nothing(tmp_path: Path) -> None:
     left: dict[tuple[str, bool], list[object]] = {}
 

@@ -50,7 +50,7 @@ def session_at(url: str, server: ServerHandle | None = None) -> AsyncSession:
     return AsyncSession(url, key, user, retry=NO_RETRIES)
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.parametrize("status", ["307 Temporary Redirect", "308 Permanent Redirect"])
 async def test_a_redirection_on_the_same_host_is_followed(
     server: ServerHandle, other: AsyncSession, status: str
@@ -85,7 +85,7 @@ async def test_redirections_may_be_relative_and_several(server: ServerHandle) ->
             assert (await session.current_user())["username"] == server.api_user
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.parametrize(
     ("status", "location", "reason"),
     [
@@ -157,7 +157,7 @@ def method_not_allowed(_: Received) -> bytes:
     return response("405 Method Not Allowed")
 
 
-@pytest.mark.every_client
+@pytest.mark.other_client
 @pytest.mark.parametrize(
     "respond", [html, not_found, json_not_found, another_api, another_list, method_not_allowed]
 )

@@ -109,6 +109,10 @@ async def files(session: AsyncSession) -> None:
     component = await session.create_component(Path("a.pdf"), {"name": "A"}, location)
     assert_type(component, FileComponent)
     assert_type(location.get_url(component), str)
+    location.use_folder("/mnt", lambda place: f"{place.file_type}")
+    await location.add_components([component], location)
+    assert_type(await location.get_filesystem_path(component), Path)
+    assert_type(await location.get_component_availability(component), float)
     assert_type(await session.download(component, "a.pdf"), Path)
 
     def show(done: int, total: int | None) -> None: ...

@@ -18,7 +18,15 @@ from aioftrackjobs import (
     User,
     blocking,
 )
-from aioftrackjobs.blocking import RunningJob, Session, UnitOfWork, current_job, job_context
+from aioftrackjobs.blocking import (
+    RunningJob,
+    Session,
+    UnitOfWork,
+    current_job,
+    job_context,
+    shutdown_on_signals,
+)
+from aioftrackjobs.events import Event, Gap, Lagged, UpdateEvent
 
 
 def reading(session: Session) -> None:
@@ -75,9 +83,24 @@ def jobs(session: Session) -> None:
         with job.stage("encode", weight=3) as stage:
             stage.advance()
         job.description = "Bake sh010"
-    job_context(session, descripton="Bake")  # type: ignore[call-overload]
-    job_context(5)  # type: ignore[call-overload]
+    job_context(session, descripton="Bake")  # type: ignore[call-arg]
+    job_context(5)  # type: ignore[arg-type]
     assert_type(current_job(), RunningJob)
+
+
+def listening(session: Session) -> None:
+    @session.events.on(UpdateEvent, key=lambda event: event.id)
+    def note(event: UpdateEvent) -> None: ...
+
+    session.events.off(note)
+    with session.events.subscribe(UpdateEvent) as events:
+        for event in events:
+            assert_type(event, UpdateEvent | Gap | Lagged)
+    assert_type(session.events.publish("studio.published", wait=False), str)
+    for reply in session.events.request_many("studio.who", timeout=1):
+        assert_type(reply, Event)
+    with shutdown_on_signals(session, grace=5):
+        session.events.run()
 
 
 def decorated(session: Session) -> None:

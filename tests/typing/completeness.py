@@ -10,9 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
-#: Methods of `blocking` are made from those of the async classes, with their types. An annotation
-#: cannot name their keyword arguments, so they have none. Celery has no types.
-EXEMPT = ("aioftrackjobs.blocking.", "aioftrackjobs.integrations.celery.FtrackTask")
+#: Celery has no types.
+EXEMPT = ("aioftrackjobs.integrations.celery.FtrackTask",)
 
 
 def main() -> str | None:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from aioftrackjobs import AsyncSession, ConnectError, RetryPolicy, job_context
+from aioftrackjobs.config.timings import Timings
 from tests.tables import Tables
 
 SOON = RetryPolicy(first_delay=0.001, longest_delay=0.001)
@@ -92,6 +93,16 @@ async def test_a_final_status_that_cannot_be_sent_in_time_raises(tables: Tables)
         with pytest.raises(ConnectError):
             async with job_context(session, description="x", grace=0.3):
                 tables.faults.extend(["refused connection"] * 10_000)
+
+    assert statuses(tables) == ["running"]
+
+
+async def test_a_final_status_that_never_leaves_raises_what_says_so(tables: Tables) -> None:
+    timings = Timings(data_send_limit=-1.0)  # each request waits too long for its turn
+    async with tables.session(retry=SOON, timings=timings) as session:
+        with pytest.raises(ConnectError, match=r"not sent within 0\.3 s"):
+            async with job_context(session, description="x", grace=0.3):
+                pass
 
     assert statuses(tables) == ["running"]
 

@@ -75,6 +75,9 @@ class Owner:
     def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
         raise NotImplementedError
 
+    def files_of(self, location: Any, /) -> Any:
+        raise NotImplementedError
+
     def component_url(self, component_id: str, size: int | None = None) -> str:
         return component_id
 
