@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ async def test_pictures_of_jobs_are_taken(
     env = {**ftrack, "COLUMNS": str(_WIDTH), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
 
     for words in (("jobs", "-n", "12"), ("show", failed["id"][:8])):
-        ended = await run_sync(lambda words=words: command(*words, env=env))
+        ended = await run_sync(partial(command, *words, env=env))
         assert ended.code == 0
         picture = draw(" ".join(["aioftrackjobs", *words]), screen(ended.out.rstrip()), _WIDTH)
         (pictures / f"terminal-{words[0]}.svg").write_text(picture, "utf-8")

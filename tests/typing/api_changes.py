@@ -76,4 +76,4 @@ def main(given: str | None) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2] or [None]))
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))
