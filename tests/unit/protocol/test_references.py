@@ -54,11 +54,11 @@ def test_ids_of_an_operation(
 ) -> None:
     assert set(created_ids(operation)) == created
     assert set(referenced_ids(operation)) == referenced
-    assert set(linked_ids([operation])) == linked
+    assert set(linked_ids((operation,))) == linked
 
 
 def test_ids_of_several_operations_are_linked_together() -> None:
-    operations = [Delete(JOB), Update(JOB, {"user_id": "u1"}), Delete(LINK)]
+    operations: list[Operation] = [Delete(JOB), Update(JOB, {"user_id": "u1"}), Delete(LINK)]
 
     assert linked_ids(operations) == ["u1", "t1", "t2"]
 
