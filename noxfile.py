@@ -73,7 +73,10 @@ def pictures(session: nox.Session) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """Test engines on PostgreSQL and Redis, where they are installed; arguments go to pytest."""
+    """Test engines on PostgreSQL and Redis, where they are installed; arguments go to pytest.
+
+    With `-m smoke`, one test of each engine: a worker is killed, and its tasks are run again.
+    """
     install(session, "engines")
     session.run("pytest", "-n", "2", "--dist=loadfile", "tests/engines", *session.posargs)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import anyio
 import delivery_action
 import job_killer_action
+import notes_action
 import report_action
 from pydantic import BaseModel, Field
 
@@ -20,8 +21,8 @@ from aioftrackjobs import AsyncSession, RunningJob, shutdown_on_signals
 from aioftrackjobs.actions import Actions, Launch, stop_my_jobs
 
 actions = Actions()
-for each in (report_action.actions, delivery_action.actions, job_killer_action.actions):
-    actions.include(each)
+for module in (report_action, delivery_action, job_killer_action, notes_action):
+    actions.include(module.actions)
 actions.include(stop_my_jobs)
 
 

@@ -110,6 +110,57 @@ async def test_a_delivery_has_the_chosen_components_of_all_versions(
         assert (await launch(values={**values, "session": outside})).job is None
 
 
+async def test_a_delivery_notes_the_date_and_lists_custom_attributes(
+    ftrack_server: FtrackServer, ftrack_session: AsyncSession, tmp_path: Path
+) -> None:
+    (tmp_path / "main.mov").write_bytes(b"main")
+    kinds = {each["name"]: each for each in await ftrack_session.query("CustomAttributeType").all()}
+    shot = await one(ftrack_session, 'select object_type_id from Shot where name is "sh010"')
+    for key, kind, place in (
+        ("fstart", "number", {"entity_type": "task", "object_type_id": shot["object_type_id"]}),
+        ("delivered", "date", {"entity_type": "assetversion"}),
+    ):
+        values = {"key": key, "label": key, "type": kinds[kind], "config": "{}", **place}
+        ftrack_session.create("CustomAttributeConfiguration", values)
+    await ftrack_session.commit()
+    await ftrack_session.custom_attributes()
+    await ftrack_session.populate(shot, "custom_attributes")
+    shot["custom_attributes"]["fstart"] = 1042
+    await ftrack_session.commit()
+    version = await publish(ftrack_session, tmp_path / "main.mov")
+    values = {"session": "a", "components": "main", "folder": str(tmp_path / "out")}
+
+    done = await actions.launch_for_test(
+        ftrack_session, "deliver", selection=[version], values=values
+    )
+
+    assert done.job is not None
+    assert done.job.is_done, done.messages
+    (job,) = ftrack_server.jobs()
+    (file,) = job["attachments"]
+    head, row = ftrack_server.content(file["id"]).decode().splitlines()
+    assert (head, row.endswith(",sh010,1042")) == ("file,shot,fstart", True)
+    await ftrack_session.populate(version, "custom_attributes")
+    assert f"{version['custom_attributes']['delivered']:%Y}" > "2025"
+
+
+async def test_the_same_note_is_written_about_all_that_is_selected(
+    ftrack_server: FtrackServer, ftrack_session: AsyncSession
+) -> None:
+    tasks = await ftrack_session.query("Task limit 3").all()
+    category = await ftrack_session.query("NoteCategory").first()
+    assert category is not None
+    launch = partial(actions.launch_for_test, ftrack_session, "write_notes", selection=tasks)
+
+    form = await launch()
+    assert category["id"] in [each["value"] for each in form.reply["items"][-1]["data"]]
+    await launch(values={"text": "Use the new plates.", "category": category["id"]})
+
+    notes = ftrack_server.find("select content, parent_id from Note")
+    assert {note["parent_id"] for note in notes} == {task["id"] for task in tasks}
+    assert {note["content"] for note in notes} == {"Use the new plates."}
+
+
 async def test_a_delivery_without_its_files_fails_and_says_which(
     ftrack_server: FtrackServer, ftrack_session: AsyncSession, tmp_path: Path
 ) -> None:

@@ -30,6 +30,10 @@ class SafeLogger:
     What is logged is about work that goes on, or about an error that is more important. A handler
     of the program that fails must not change that.
 
+    Messages are constants, so that records with the same one can be counted. A record has them as
+    ``ftrack_message``, and as ``ftrack_values`` a list of what is shown in its places, for handlers
+    that write JSON.
+
     Args:
         name: The name of the logger.
     """
@@ -77,7 +81,10 @@ class SafeLogger:
             return
         shown = [_shown(each) if isinstance(each, BaseException) else each for each in args]
         try:
-            self._logger.log(level, message, *shown, exc_info=exc_info, stacklevel=depth + 2)
+            extra = {"ftrack_message": message, "ftrack_values": [*map(_plain, shown)]}
+            self._logger.log(
+                level, message, *shown, exc_info=exc_info, stacklevel=depth + 2, extra=extra
+            )
         except KeyboardInterrupt:  # it arrives while a handler waits for its output
             raise
         except BaseException:  # noqa: BLE001 - there is no other place to report it to
@@ -87,6 +94,12 @@ class SafeLogger:
 def _shown(error: BaseException) -> str:
     text = text_of(error)
     return show_value(error) if text is None else text
+
+
+def _plain(value: object) -> str | float:
+    if isinstance(value, (int, float)):
+        return value
+    return text_of(value) or show_value(value)
 
 
 logger = SafeLogger(__name__)

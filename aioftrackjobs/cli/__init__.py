@@ -40,10 +40,14 @@ def main() -> None:
         from aioftrackjobs.cli.commands import app
 
         app(prog_name="aioftrackjobs")
-    except (MissingExtraError, ConfigurationError) as error:
-        _exit(error, _MISUSED)
+    except ConfigurationError as error:
+        from aioftrackjobs.cli.run import with_options
+
+        _exit(with_options(str(error)), _MISUSED)
+    except MissingExtraError as error:
+        _exit(str(error), _MISUSED)
     except FtrackJobsError as error:
-        _exit(error, _FAILED)
+        _exit(str(error), _FAILED)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 
@@ -79,7 +83,7 @@ def _require(extra: str, *packages: str) -> None:
             raise MissingExtraError(extra, package) from error
 
 
-def _exit(error: Exception, code: int) -> None:
-    line = " ".join(str(error).split())
+def _exit(text: str, code: int) -> None:
+    line = " ".join(text.split())
     print(f"aioftrackjobs: {line}", file=sys.stderr)
     sys.exit(code)

@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import typer
 
-from aioftrackjobs.cli.arguments import ServerOptions
+from aioftrackjobs.cli.arguments import RefusedError
+from aioftrackjobs.config.settings import resolve_credentials
 
 #: Seconds for the reply of an action: longer than the server itself waits.
 _TIMEOUT = 30.0
 
 
-def ask(server: ServerOptions, path: str, **body: Any) -> Any:
+def ask(path: str, **body: Any) -> Any:
     """Return the response of an embedded server to a request about actions.
 
     Raises:
-        typer.BadParameter: If the server is not named, not there, or does not know such requests.
-        typer.Exit: If it refuses.
+        ConfigurationError: The server is not named.
+        RefusedError: It is not there, does not know such requests, or refuses.
     """
-    url = server.server_url or os.environ.get("FTRACK_SERVER")
-    user = server.api_user or os.environ.get("FTRACK_API_USER")
-    key = server.api_key or os.environ.get("FTRACK_API_KEY")
-    if not (url and user and key):
-        raise typer.BadParameter("name --server, --api-user and --api-key, or set the variables")
-    headers = {"ftrack-user": user, "ftrack-api-key": key}
+    credentials = resolve_credentials()
+    url = credentials.server_url
+    headers = {"ftrack-user": credentials.api_user, "ftrack-api-key": credentials.api_key.reveal()}
     try:
         response = httpx.post(f"{url}/actions/{path}", json=body, headers=headers, timeout=_TIMEOUT)
         answer = response.json()
     except httpx.HTTPError as error:
-        raise typer.BadParameter(f"{url} does not respond: {error}") from None
+        raise RefusedError(f"{url} does not respond: {error}") from None
     except ValueError:
-        raise typer.BadParameter(f"{url} is no embedded server of aioftrackjobs") from None
-    if response.status_code != httpx.codes.OK:
-        typer.echo(answer["content"], err=True)
-        raise typer.Exit(1)
-    return answer
+        answer = None
+    match response.status_code, answer:
+        case httpx.codes.OK, dict():
+            return answer
+        case _, {"content": str(reason)}:
+            raise RefusedError(reason)
+    raise RefusedError(f"{url} is no embedded server of aioftrackjobs")
 
 
 def selection_of(texts: Sequence[str]) -> list[list[str]]:

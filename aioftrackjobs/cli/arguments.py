@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from aioftrackjobs import AsyncSession, RetryPolicy
+from aioftrackjobs import JobStatus
+from aioftrackjobs.cli.run import use_server
 from aioftrackjobs.errors import FtrackJobsError
-
-#: Options of all commands that need a server.
-Server = Annotated[
-    str | None,
-    typer.Option("--server", metavar="URL", help="ftrack server. Default: FTRACK_SERVER."),
-]
-ApiUser = Annotated[
-    str | None, typer.Option("--api-user", help="User name. Default: FTRACK_API_USER.")
-]
-ApiKey = Annotated[
-    str | None, typer.Option("--api-key", help="API key of the user. Default: FTRACK_API_KEY.")
-]
 
 #: The name of a file that means the standard output.
 STDOUT = Path("-")
@@ -33,30 +24,114 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """The server that a command uses. What is None comes from the environment."""
+def options_of(
+    read: Callable[..., object], gives: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator for commands that have the options of *read*, besides their own.
 
-    server_url: str | None = None
-    api_user: str | None = None
-    api_key: str | None = field(default=None, repr=False)
+    Args:
+        read: Called before the command, with the values of its options.
+        gives: The parameter of the command that gets what it returns; None for none.
+    """
+    added = inspect.signature(read, eval_str=True).parameters
 
-    def open_session(
-        self,
-        *,
-        journal: str | None = "",
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
-    ) -> AsyncSession:
-        """Return a session to be entered.
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [each for name, each in signature.parameters.items() if name != gives]
 
-        Args:
-            retry: When to repeat requests.
-            journal: See :class:`AsyncSession`. The default is none, because a command that only
-                reads must not deliver what a journal keeps.
-        """
-        return AsyncSession(
-            self.server_url, self.api_key, self.api_user, journal=journal, retry=retry
-        )
+        @wraps(command)
+        def run(**given: Any) -> None:
+            found = read(**{name: given.pop(name) for name in added})
+            command(**given, **({} if gives is None else {gives: found}))
+
+        # typer reads the options here.
+        run.__signature__ = signature.replace(parameters=[*own, *added.values()])  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in (*own, *added.values())}
+        return run
+
+    return decorate
+
+
+_SERVER = "Server"  # the heading of these options in the help
+
+
+def _name_server(
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="ftrack server. Default: FTRACK_SERVER.", rich_help_panel=_SERVER
+        ),
+    ] = None,
+    api_user: Annotated[
+        str | None,
+        typer.Option(help="User name. Default: FTRACK_API_USER.", rich_help_panel=_SERVER),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(help="API key. Default: FTRACK_API_KEY.", rich_help_panel=_SERVER),
+    ] = None,
+    key_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A file that has the API key.", rich_help_panel=_SERVER),
+    ] = None,
+) -> None:
+    use_server(server, api_user, api_key, key_file)
+
+
+#: Gives a command the options that name a server; they go to the environment, as all commands and
+#: what they start read them there.
+with_server = options_of(_name_server)
+
+
+class Filters(NamedTuple):
+    """Which Jobs are listed.
+
+    Attributes:
+        statuses: Only Jobs with one of these; all if empty.
+        user: Only the Jobs of the user with this name.
+        text: Only Jobs with this in their text.
+        younger_than: Only Jobs that were created since then.
+        limit: So many, the latest.
+    """
+
+    statuses: Sequence[str] = ()
+    user: str | None = None
+    text: str | None = None
+    younger_than: timedelta | None = None
+    limit: int = 20
+
+
+def _read_filters(
+    status: Annotated[
+        list[JobStatus] | None,
+        typer.Option(
+            "--status",
+            "-s",
+            metavar="STATUS",
+            help="Only Jobs that are queued, running, done or failed. Can be repeated.",
+        ),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", "-u", help="Only Jobs of this user.")
+    ] = None,
+    search: Annotated[str | None, typer.Option(help="Only Jobs with this in their text.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only Jobs created since: 90s, 30m, 2h, 1d.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, max=500, help="So many at most.")
+    ] = 20,
+) -> Filters:
+    younger_than = None if since is None else parse_duration("--since", since)
+    return Filters([each.value for each in status or ()], user, search, younger_than, limit)
+
+
+#: Gives a command the options that choose Jobs.
+with_filters = options_of(_read_filters, "filters")
+
+
+class RefusedError(FtrackJobsError):
+    """A command cannot do what it was to do; the text says why."""
 
 
 class UnusablePathError(FtrackJobsError):
@@ -115,16 +190,18 @@ def make_folder(option: str, path: Path) -> None:
         raise UnusablePathError(option, path, error.strerror or str(error)) from error
 
 
-def parse_duration(text: str) -> timedelta:
-    """Return a duration such as ``90s``, ``30m``, ``2h`` or ``1d``.
+def parse_duration(option: str, text: str) -> timedelta:
+    """Return the duration that *option* has, such as ``90s``, ``30m``, ``2h`` or ``1d``.
 
     Raises:
         typer.BadParameter: The text is not a duration.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 90s, 30m, 2h or 1d")
+        raise typer.BadParameter(
+            f"{text!r} is not a duration such as 90s, 30m, 2h or 1d", param_hint=option
+        )
     try:
         return timedelta(**{_UNITS[match[2].lower()]: float(match[1])})
     except OverflowError:
-        raise typer.BadParameter(f"{text!r} is too long") from None
+        raise typer.BadParameter(f"{text!r} is too long", param_hint=option) from None

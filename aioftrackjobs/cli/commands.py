@@ -5,31 +5,35 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated
 
 import anyio
 import typer
 
+from aioftrackjobs import AsyncSession
 from aioftrackjobs._version import __version__
-from aioftrackjobs.cli.arguments import (
-    ApiKey,
-    ApiUser,
-    Server,
-    ServerOptions,
-    make_folder,
-    parse_duration,
-    read_schemas,
-)
+from aioftrackjobs.cli.arguments import make_folder, parse_duration, read_schemas, with_server
 from aioftrackjobs.cli.job_commands import commands
+from aioftrackjobs.cli.run import use_server
 
 #: Exit code after Ctrl-C, as shells know it.
 _INTERRUPTED = 130
 _MIB = 1024 * 1024
 
+#: Columns of the terminal, and whether they are too few for a help with tables.
+_COLUMNS = get_terminal_size().columns
+_IS_NARROW = _COLUMNS < 60
+
 app: typer.Typer = typer.Typer(
     help="Run commands as ftrack Jobs, look at Jobs, and run an ftrack server on this machine.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "terminal_width": _COLUMNS if _IS_NARROW else None,
+    },
+    # The tables of rich cut names of options and variables where there is no room.
+    rich_markup_mode=None if _IS_NARROW else "rich",
     # Local variables hold API keys.
     pretty_exceptions_show_locals=False,
 )
@@ -42,28 +46,15 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
+@with_server
 def _root(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="ftrack server. Default: FTRACK_SERVER.")
-    ] = None,
-    user: Annotated[
-        str | None,
-        typer.Option("--user", "--api-user", help="User name. Default: FTRACK_API_USER."),
-    ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(help="API key. Default: FTRACK_API_KEY.", show_default=False)
-    ] = None,
-    key_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A file that has the API key.")
-    ] = None,
+    user: Annotated[str | None, typer.Option(help="The same as --api-user.")] = None,
 ) -> None:
-    from aioftrackjobs.cli.run import use_server
-
-    use_server(server, user, api_key, key_file)
+    use_server(None, user, None, None)
 
 
 app.add_typer(commands)
@@ -192,6 +183,7 @@ def serve(
 
 
 @app.command()
+@with_server
 def dump(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; - for stdout.")],
     types: Annotated[
@@ -202,39 +194,34 @@ def dump(
             help="Only this entity type. Can be repeated.",
         ),
     ] = None,
-    server: Server = None,
-    api_user: ApiUser = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Save the entities of an ftrack server to a file for "serve --fixture"."""
     from aioftrackjobs.cli.dump import write_dump
 
-    count = anyio.run(write_dump, ServerOptions(server, api_user, api_key), types or [], file)
+    count = anyio.run(write_dump, AsyncSession(journal=""), types or [], file)
     print(f"Wrote {count} entities.", file=sys.stderr)
 
 
 @app.command()
-def schemas(server: Server = None, api_user: ApiUser = None, api_key: ApiKey = None) -> None:
+@with_server
+def schemas() -> None:
     """Print the schemas of an ftrack server, for "serve --schemas"."""
     from aioftrackjobs.cli.dump import write_schemas
 
-    anyio.run(write_schemas, ServerOptions(server, api_user, api_key))
+    anyio.run(write_schemas, AsyncSession(journal=""))
 
 
 @app.command()
+@with_server
 def models(
     types: Annotated[
         list[str] | None, typer.Argument(metavar="TYPE", help="Entity types. Default: all.")
     ] = None,
-    server: Server = None,
-    api_user: ApiUser = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Print a Python module with the entity types of an ftrack server, for type checkers."""
     from aioftrackjobs.cli.models import write_models
 
-    options = ServerOptions(server, api_user, api_key)
-    print(anyio.run(write_models, options, types or []), end="")
+    print(anyio.run(write_models, AsyncSession(journal=""), types or []), end="")
 
 
 _Selection = Annotated[
@@ -244,21 +231,19 @@ _Selection = Annotated[
 
 
 @app.command()
+@with_server
 def discover(
     selection: _Selection = None,
-    server: Server = None,
-    api_user: ApiUser = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Show the actions that programs offer on a server of "serve"."""
     from aioftrackjobs.cli.actions import ask, selection_of
 
-    options = ServerOptions(server, api_user, api_key)
-    found = ask(options, "discover", selection=selection_of(selection or ()))
+    found = ask("discover", selection=selection_of(selection or ()))
     print(json.dumps(found["items"], indent=2, ensure_ascii=False))
 
 
 @app.command()
+@with_server
 def launch(
     action: Annotated[str, typer.Argument(help="Identifier of the action.")],
     selection: _Selection = None,
@@ -266,22 +251,19 @@ def launch(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Value for the action's form. Can be repeated."),
     ] = None,
-    server: Server = None,
-    api_user: ApiUser = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Launch an action on a server of "serve", and show its result or its form."""
     from aioftrackjobs.cli.actions import ask, selection_of, values_of
 
-    options = ServerOptions(server, api_user, api_key)
     body = {"selection": selection_of(selection or ()), "values": values_of(value or ())}
-    reply = ask(options, "launch", item=action, **body)["reply"]
+    reply = ask("launch", item=action, **body)["reply"]
     print(json.dumps(reply, indent=2, ensure_ascii=False))
     if isinstance(reply, dict) and reply.get("success") is False:
         raise typer.Exit(1)
 
 
 @app.command()
+@with_server
 def actions(
     target: Annotated[
         str, typer.Argument(metavar="MODULE:NAME", help="An Actions object: service:actions.")
@@ -293,21 +275,18 @@ def actions(
         bool,
         typer.Option("--reload", help="Start again when a Python file in this folder changes."),
     ] = False,
-    server: Server = None,
-    api_user: ApiUser = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Offer the actions of a module in the web interface, until Ctrl-C."""
     from aioftrackjobs.cli.serve_actions import serve, serve_and_reload
 
-    options = ServerOptions(server, api_user, api_key)
     if reload:
-        serve_and_reload(options, target, concurrency)
+        serve_and_reload(target, concurrency)
     else:
-        anyio.run(serve, options, target, concurrency)
+        anyio.run(serve, target, concurrency)
 
 
 @app.command()
+@with_server
 def recover(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be done.")
@@ -334,9 +313,6 @@ def recover(
             help="Time since the lease has expired. Default: 60s.",
         ),
     ] = None,
-    server: Server = None,
-    api_user: ApiUser = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Mark running Jobs as failed if their process has died, on any host."""
     from aioftrackjobs.cli.recover import run, show
@@ -351,11 +327,11 @@ def recover(
         "dry_run": dry_run,
         "user": user,
         "without_lease": without_lease,
-        "older_than": None if older_than is None else parse_duration(older_than),
+        "older_than": None if older_than is None else parse_duration("--older-than", older_than),
     }
     if grace is not None:
-        options["grace"] = parse_duration(grace).total_seconds()
-    recovery = anyio.run(run, ServerOptions(server, api_user, api_key), options)
+        options["grace"] = parse_duration("--grace", grace).total_seconds()
+    recovery = anyio.run(run, options)
     show(recovery)
     if recovery.refused:
         raise typer.Exit(1)

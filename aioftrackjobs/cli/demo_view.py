@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aioftrackjobs import AsyncSession, Component, Job
+from aioftrackjobs.cli.demo_work import DAILIES, OTHERS
 from aioftrackjobs.models import parse_job_data
 
 _RUNNING = "select status, data, user.username from Job"
@@ -45,7 +46,9 @@ class LiveView:
             console=console,
             disable=not console.is_interactive,
         )
-        self._tasks = {shot: self._bars.add_task(shot, total=1.0, status="") for shot in shots}
+        self._tasks = {
+            shot: self._bars.add_task(f"{shot:7}", total=1.0, status="") for shot in shots
+        }
         self._seen: dict[str, str] = {}
 
     async def follow(self, ended: anyio.Event) -> None:
@@ -60,7 +63,7 @@ class LiveView:
     async def _update(self) -> None:
         async for job in self._session.query(_RUNNING).of(Job):
             shot = shot_of(job)
-            name = f"{shot}  {job['user']['username']:8}"
+            name = f"{shot:7}  {job['user']['username']:8}"
             self._bars.update(
                 self._tasks[shot],
                 description=name,
@@ -73,13 +76,14 @@ class LiveView:
 
 
 async def fetch_ended(session: AsyncSession) -> list[Job]:
-    """Return the Jobs with the attributes for :func:`job_table`, in the order of their shots."""
-    return sorted(await session.query(_ENDED).of(Job).all(), key=shot_of)
+    """Return the Jobs with the attributes for :func:`job_table`: by shot, then all others."""
+    jobs = await session.query(_ENDED).of(Job).all()
+    return sorted(jobs, key=lambda job: (shot_of(job) in OTHERS, shot_of(job)))
 
 
 def shot_of(job: Job) -> str:
-    """Return the name of the shot of *job*."""
-    return str(parse_job_data(job["data"])["shot"])
+    """Return the name of the shot of *job*; Jobs of actions have none."""
+    return str(parse_job_data(job["data"]).get("shot", DAILIES))
 
 
 def attachments(job: Job) -> list[Component]:

@@ -1,22 +1,26 @@
-"""The work of the demo, written as a studio would: one Job for each shot."""
+"""The work of the demo, written as a studio would: one Job for each shot, and three others."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
 import anyio
+from anyio.abc import TaskStatus
 
-from aioftrackjobs import AsyncSession, job_context
+from aioftrackjobs import AsyncSession, JobStoppedError, RunningJob, job_context
+from aioftrackjobs.actions import Actions
 
 #: Bytes of one encoded frame.
 _FRAME_SIZE = 48 * 1024
-#: Name of the Job whose work is a command; it stands behind all shots.
-SHEET = "sheet"
+#: Names of the Jobs that are no shots: one whose work is a command, one that is stopped, and one
+#: that is started in the menu of actions.
+OTHERS = SHEET, CLOTH, DAILIES = "sheet", "cloth", "dailies"
 #: The command: any program whose output shows its progress.
 _COMMAND = """
 import time
@@ -75,6 +79,35 @@ async def make_sheet(session: AsyncSession) -> None:
         interval=0.2,
     ) as job:
         await job.run([sys.executable, "-u", "-c", _COMMAND], quiet=True)
+
+
+async def simulate(
+    session: AsyncSession, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Simulate cloth until someone stops the Job, whose id is what this starts with."""
+    with suppress(JobStoppedError):
+        async with job_context(
+            session,
+            user="noor",
+            description="Simulate cloth",
+            data={"shot": CLOTH},
+            interval=0.2,
+        ) as job:
+            task_status.started(job.id)
+            async for _ in job.track(range(1000)):
+                await anyio.sleep(0.01)
+
+
+#: What the menu of ftrack's web interface offers.
+menu: Actions = Actions()
+
+
+@menu.action("Make dailies", identifier="aioftrackjobs.demo.dailies")
+async def make_dailies(job: RunningJob) -> str:
+    """Runs as a Job of the user who has clicked."""
+    async for _ in job.track(range(20)):
+        await anyio.sleep(0.05)
+    return "2 shots"
 
 
 async def encode(shot: Shot, frame: int) -> bytes:

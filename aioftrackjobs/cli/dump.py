@@ -20,7 +20,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, ServerError
-from aioftrackjobs.cli.arguments import STDOUT, ServerOptions, UnusablePathError
+from aioftrackjobs.cli.arguments import STDOUT, UnusablePathError
 from aioftrackjobs.protocol.query import quote
 from aioftrackjobs.protocol.schemas import EntitySchema, decode_schema
 from aioftrackjobs.protocol.values import JSONValue
@@ -49,22 +49,22 @@ class UnknownTypeError(FtrackJobsError):
         self.entity_type = entity_type
 
     def __str__(self) -> str:
-        return f"cannot dump {self.entity_type}: the server has no such entity type"
+        return f"the server has no entity type {self.entity_type}"
 
 
-async def write_schemas(server: ServerOptions) -> None:
+async def write_schemas(session: AsyncSession) -> None:
     """Print the schema documents of a server unchanged."""
-    async with server.open_session() as session:
+    async with session:
         documents = await session.schemas()
     json.dump(documents, sys.stdout, indent=1)
     print(flush=True)
 
 
-async def write_dump(server: ServerOptions, types: Sequence[str], target: Path) -> int:
+async def write_dump(session: AsyncSession, types: Sequence[str], target: Path) -> int:
     """Write the entities of a server to *target*, and return their number.
 
     Args:
-        server: The server to read.
+        session: A session of the server, which is opened here.
         types: Names of entity types; empty for all that the user may read.
         target: A file, which is replaced when the dump is complete; ``-`` for the standard output.
 
@@ -74,7 +74,7 @@ async def write_dump(server: ServerOptions, types: Sequence[str], target: Path) 
         FtrackJobsError: The server refused a query, or no response arrived.
     """
     with _opened(target) as stream:
-        async with server.open_session() as session:
+        async with session:
             return await _write(stream, read_entities(session, types))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 from rich.console import Console
@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from aioftrackjobs import AsyncSession, Entity, FtrackJobsError, Job
+from aioftrackjobs import AsyncSession, Entity, Job
+from aioftrackjobs.cli.arguments import Filters, RefusedError
 from aioftrackjobs.cli.texts import plain, since
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.models import parse_job_data
@@ -35,28 +36,6 @@ _PAUSE = 1.0
 
 #: Exit code of ``wait`` when the time is over, as of the command timeout.
 TIMED_OUT = 124
-
-
-class RefusedError(FtrackJobsError):
-    """A command cannot do what it was to do; the text says why."""
-
-
-class Filters(NamedTuple):
-    """Which Jobs are listed.
-
-    Attributes:
-        statuses: Only Jobs with one of these; all if empty.
-        user: Only the Jobs of the user with this name.
-        text: Only Jobs with this in their text.
-        younger_than: Only Jobs that were created since then.
-        limit: So many, the latest.
-    """
-
-    statuses: Sequence[str] = ()
-    user: str | None = None
-    text: str | None = None
-    younger_than: timedelta | None = None
-    limit: int = 20
 
 
 async def find_jobs(session: AsyncSession, filters: Filters) -> list[Job]:

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import aioftrackjobs
-from aioftrackjobs import Entity
-from aioftrackjobs.cli.arguments import ServerOptions
+from aioftrackjobs import AsyncSession, Entity
 from aioftrackjobs.cli.dump import UnknownTypeError
 from aioftrackjobs.models import EntityTypes
 from aioftrackjobs.protocol.custom_attributes import CustomAttribute
@@ -74,14 +73,18 @@ NOT_LOADED: Any = None
 '''
 
 
-async def write_models(server: ServerOptions, types: Sequence[str]) -> str:
+async def write_models(session: AsyncSession, types: Sequence[str]) -> str:
     """Return the module with the entity types of a server, or with some of them.
+
+    Args:
+        session: A session of the server, which is opened here.
+        types: Names of entity types; empty for all.
 
     Raises:
         UnknownTypeError: The server does not have one of the *types*.
         FtrackJobsError: The server refused a query, or no response arrived.
     """
-    async with server.open_session() as session:
+    async with session:
         documents = {each["id"]: each for each in await session.schemas()}
         attributes = await session.custom_attributes()
         server_url = session.server_url

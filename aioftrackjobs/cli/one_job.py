@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aioftrackjobs import AsyncSession, JobOwnedError, JobStatus, job_context
-from aioftrackjobs.cli.jobs import RefusedError, find_job
+from aioftrackjobs.cli.arguments import RefusedError
+from aioftrackjobs.cli.jobs import find_job
 from aioftrackjobs.cli.texts import plain
 from aioftrackjobs.jobs.attachments import Attachments, Caller
 from aioftrackjobs.session import context_of

@@ -8,8 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from aioftrackjobs import RecoveredJob, Recovery, Verdict, recover
-from aioftrackjobs.cli.arguments import ServerOptions
+from aioftrackjobs import AsyncSession, RecoveredJob, Recovery, Verdict, recover
 
 #: Longest text that is shown, in characters.
 _LONGEST = 300
@@ -24,10 +23,10 @@ _STYLES = {
 }
 
 
-async def run(server: ServerOptions, options: dict[str, Any]) -> Recovery:
+async def run(options: dict[str, Any]) -> Recovery:
     """Call :func:`aioftrackjobs.recover` with *options*."""
     # A session with a journal delivers what the journal keeps, but a dry run changes nothing.
-    async with server.open_session(journal="" if options["dry_run"] else None) as session:
+    async with AsyncSession(journal="" if options["dry_run"] else None) as session:
         return await recover(session, **options)
 
 

@@ -194,6 +194,14 @@ def use_server(server: str | None, user: str | None, key: str | None, key_file: 
             _exit(f"cannot use --key-file {key_file}: {reason}")
 
 
+def with_options(text: str) -> str:
+    """Return what is wrong with the settings, with the options in place of Python's arguments."""
+    options = {"server_url": "--server", "api_user": "--api-user", "api_key": "--key-file"}
+    for argument, option in options.items():
+        text = text.replace(f"argument {argument}", option)
+    return text
+
+
 def _require_settings() -> None:
     names = ("FTRACK_SERVER", "FTRACK_API_USER", "FTRACK_API_KEY")
     if not all(map(os.environ.get, names)):
@@ -203,7 +211,7 @@ def _require_settings() -> None:
         try:
             resolve_credentials()
         except ConfigurationError as error:
-            _exit(str(error))
+            _exit(with_options(str(error)))
 
 
 @contextmanager

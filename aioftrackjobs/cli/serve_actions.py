@@ -13,9 +13,8 @@ from pathlib import Path
 
 import typer
 
-from aioftrackjobs import shutdown_on_signals
+from aioftrackjobs import AsyncSession, shutdown_on_signals
 from aioftrackjobs.actions import Actions
-from aioftrackjobs.cli.arguments import ServerOptions
 from aioftrackjobs.errors import FtrackJobsError
 
 #: Seconds between two looks at the files.
@@ -66,11 +65,11 @@ def load_actions(target: str) -> Actions:
     return found
 
 
-async def serve(server: ServerOptions, target: str, concurrency: int) -> None:
+async def serve(target: str, concurrency: int) -> None:
     """Serve the actions that *target* names, until a signal ends the program."""
     actions = load_actions(target)
     async with (
-        server.open_session(journal=None) as session,
+        AsyncSession() as session,
         shutdown_on_signals(session),
     ):
         names = ", ".join(action.title for action in actions)
@@ -78,20 +77,14 @@ async def serve(server: ServerOptions, target: str, concurrency: int) -> None:
         await actions.serve(session, concurrency=concurrency)
 
 
-def serve_and_reload(server: ServerOptions, target: str, concurrency: int) -> None:
+def serve_and_reload(target: str, concurrency: int) -> None:
     """Serve actions in a process of its own, which starts again when a file has changed."""
     command = [sys.executable, "-m", "aioftrackjobs", "actions", target]
     command += ["--concurrency", str(concurrency)]
-    given = {
-        "FTRACK_SERVER": server.server_url,
-        "FTRACK_API_USER": server.api_user,
-        "FTRACK_API_KEY": server.api_key,
-    }
-    environment = {**os.environ, **{name: value for name, value in given.items() if value}}
     signal.signal(signal.SIGTERM, _exit)
     while True:
         before = _changes()
-        process = subprocess.Popen(command, env=environment)  # noqa: S603 - this program
+        process = subprocess.Popen(command)  # noqa: S603 - this program
         try:
             while _changes() == before:
                 time.sleep(_PAUSE)

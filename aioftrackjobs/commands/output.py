@@ -1,8 +1,8 @@
 """The output of a command: passed on unchanged and at once, kept in part, and read line by line.
 
 One thread for each stream reads and passes on. Most of what programs write says nothing about
-progress, and is not split into lines at all, so that 200 MB pass in little more time than through
-``cat``. Memory does not grow with the output.
+progress, and is not split into lines at all, so that the output takes hardly more time than any
+program needs that reads it and writes it again. Memory does not grow with it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Bytes of a line that are read, of the output that is kept, and of one read.
+#: Bytes of a line that are read, and of the output that is kept.
 LONGEST_LINE = 64 * 1024
 LONGEST_LOG = 256 * 1024
-_PIECE = 256 * 1024
 
-#: Bytes that a pipe holds, where the system allows it: fewer changes from one process to another.
+#: Bytes that a pipe holds, where the system allows it, and of one read: fewer changes from one
+#: process to another, and only the last quarter of a full pipe is kept at all.
 _PIPE_SIZE = 1024 * 1024
 _F_SETPIPE_SZ = 1031
 
@@ -103,7 +103,8 @@ class LineReader:
                 self._read(self._rest, len(self._rest))
                 self._rest, self._is_skipping = b"", False
         if not (self._rest or self._is_skipping):
-            end = max(data.rfind(b"\n", begin, count), data.rfind(b"\r", begin, count)) + 1
+            feed = data.rfind(b"\n", begin, count)
+            end = max(feed, data.rfind(b"\r", max(feed, begin), count)) + 1
             if end > begin:
                 self._read(data, end, begin)
                 begin = end
@@ -175,7 +176,7 @@ class Pump:
         poll.register(self._source, select.POLLIN)
         poll.register(self._stopped, select.POLLIN)
         left = _PIPE_SIZE  # when it is stopped
-        buffer = bytearray(_PIECE)
+        buffer = bytearray(_PIPE_SIZE)
         view = memoryview(buffer)
         try:
             while left > 0:

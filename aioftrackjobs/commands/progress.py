@@ -97,7 +97,8 @@ class ProgressReader:
     ) -> None:
         self._own = None if pattern is None else _compiled(pattern)
         self._preset = None if preset is None else _preset(preset, command)
-        self._needles, self._filter = self._find_filter()
+        needles, self._filter = self._find_filter()
+        self._needles = [Needle(each) for each in needles]
         self._frames = None if frames is None else parse_frames(frames)
         self._is_ffmpeg = preset == "ffmpeg"
         self.duration = duration
@@ -129,8 +130,9 @@ class ProgressReader:
 
         This is what makes it possible to read gigabytes a second.
         """
-        if any(_has(data, needle, begin, end) for needle in self._needles):
-            return True
+        for needle in self._needles:
+            if needle.is_in(data, begin, end):
+                return True
         if self._filter is None:
             return False
         text = bytes(data[begin:end]).decode("utf-8", "replace")
@@ -148,7 +150,7 @@ class ProgressReader:
         """
         lines = data.replace(b"\r", b"\n").split(b"\n")
         if self._filter is None:
-            needles = self._needles
+            needles = [each.text for each in self._needles]
             lines = [line for line in lines if any(needle in line for needle in needles)]
         is_latest_enough = self._is_stateless and OPENJD_NEEDLE not in data
         readings = []
@@ -269,23 +271,34 @@ class ProgressReader:
         return text
 
 
-def _has(data: bytes | bytearray, needle: bytes, begin: int, end: int) -> bool:
-    """Return whether *needle* is in a part of *data*.
+class Needle:
+    """A text that is searched in much output.
 
     A single byte is found twenty times as fast as a text, so that its rarest one is searched first.
+
+    Attributes:
+        text: The text; an empty one is everywhere.
     """
-    if len(needle) < 2:
-        return data.find(needle, begin, end) >= 0
-    rarest = max(range(len(needle)), key=lambda at: _COMMON.find(needle[at]) % _RARE)
-    at = begin
-    for _ in range(_MOST_CANDIDATES):
-        at = data.find(needle[rarest], at, end)
-        if at < 0:
-            return False
-        if data.startswith(needle, max(at - rarest, begin), end):
-            return True
-        at += 1
-    return data.find(needle, max(at - rarest, begin), end) >= 0
+
+    __slots__ = ("_byte", "_place", "text")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        places = range(len(text))
+        self._place = max(places, key=lambda at: _COMMON.find(text[at]) % _RARE, default=0)
+        self._byte = text[self._place : self._place + 1]
+
+    def is_in(self, data: bytes | bytearray, begin: int, end: int) -> bool:
+        """Return whether it is in a part of *data*."""
+        at, place = begin, self._place
+        for _ in range(_MOST_CANDIDATES):
+            at = data.find(self._byte, at, end)
+            if at < 0:
+                return False
+            if data.startswith(self.text, max(at - place, begin), end):
+                return True
+            at += 1
+        return data.find(self.text, max(at - place, begin), end) >= 0
 
 
 def without_codes(text: str) -> str:

@@ -22,20 +22,19 @@ exactly the values of the lost request is taken for that request. Lists are not 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio
 
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.request import PendingRequest
 from aioftrackjobs.errors import FtrackJobsError, SessionStateError
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.reconciliation import Row, agrees, same_value, value_queries
 from aioftrackjobs.protocol.values import JSONValue, Reference
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: SafeLogger = SafeLogger(__name__)
 
 #: Entities that are watched at most; of further ones a late request is not noticed.
 _MOST = 1_000

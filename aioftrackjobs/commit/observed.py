@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from aioftrackjobs.commit.api_client import ApiClient, Sending
 from aioftrackjobs.commit.dispatcher import Dispatcher
-from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Settle
+from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Unknown
 from aioftrackjobs.commit.sender import Withdrawal
 from aioftrackjobs.errors import ServerError
 from aioftrackjobs.protocol.results import AnyOperation
@@ -46,22 +45,22 @@ class ObservedDispatcher(Dispatcher):
         )
         self._observer.call_queued(call)
         request.observed = call
-        request.settle = partial(self._settle, call, request.settle)
         return super()._enter(request)
 
-    def _settle(self, call: ObservedCall, settle: Settle | None, outcome: Outcome) -> None:
+    def _end(self, request: PendingRequest, outcome: Outcome) -> None:
+        call, request.observed = request.observed, None
         try:
-            if settle is not None:
-                settle(outcome)
+            super()._end(request, outcome)
         finally:
-            call.outcome = _describe(outcome)
-            call.error = None if isinstance(outcome, Applied) else outcome.error
-            self._observer.call_settled(call)
+            if isinstance(call, ObservedCall):  # it ends the first time
+                if isinstance(outcome, Applied):
+                    call.outcome = "applied"
+                else:
+                    call.outcome, call.error = _describe(outcome), outcome.error
+                self._observer.call_settled(call)
 
 
-def _describe(outcome: Outcome) -> CallOutcome:
-    if isinstance(outcome, Applied):
-        return "applied"
+def _describe(outcome: NotApplied | Unknown) -> CallOutcome:
     if isinstance(outcome, NotApplied):
         return "refused" if isinstance(outcome.error, ServerError) else "unsent"
     return "uncertain"

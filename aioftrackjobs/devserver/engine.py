@@ -71,11 +71,13 @@ class Call:
     """A parsed batch; closed when its response is made.
 
     Attributes:
+        size: Bytes of its body.
         completions: The uploads in parts that it completes, by upload id.
     """
 
     operations: list[Any]
     caller: Caller
+    size: int
     completions: dict[str, Completion] = field(default_factory=dict)
 
     @property
@@ -224,7 +226,7 @@ class Engine:
         operations = _read_batch(body)
         self.limits.check_batch(operations)
         self._dispatcher.check(operations)
-        return Call([parsed_early(self.limits, each) for each in operations], caller)
+        return Call([parsed_early(self.limits, each) for each in operations], caller, len(body))
 
     def assemble(self, call: Call) -> None:
         """Assemble the files of uploads that *call* completes; takes as long as copying them."""

@@ -28,6 +28,8 @@ class Limits:
         body: Seconds that the whole body of a ``POST /api`` may take, and that it waits for others.
         query: Seconds that the queries of one request may take.
         operations: Operations in a batch.
+        values: Commas, opening brackets and braces in the body of a ``POST /api``, also those in
+            texts: about its values, lists and objects.
         expression: Characters in a query.
         list_entries: Entries of any list in an operation.
         upload: Bytes of one file.
@@ -57,6 +59,7 @@ class Limits:
     body: float = 60.0
     query: float = 20.0
     operations: int = 10_000
+    values: int = 500_000
     expression: int = 512 * 1024
     list_entries: int = 20_000
     upload: int = 1024**4
@@ -76,6 +79,15 @@ class Limits:
             value = getattr(self, limit.name)
             if not value > 0:
                 raise ValueError(f"the limit {limit.name!r} must be more than 0, not {value!r}")
+
+    def check_body(self, body: bytes) -> None:
+        """Check how many values a body has: others wait while they are made."""
+        left = self.values
+        for start in range(0, len(body), _MIB):
+            left -= sum(body.count(each, start, start + _MIB) for each in (b",", b"[", b"{"))
+            if left < 0:
+                most = f"A request takes {self.values} commas and brackets at most, also in texts."
+                raise RequestError(most, status=413)
 
     def check_batch(self, operations: list[Any]) -> None:
         """Check the size of a batch."""

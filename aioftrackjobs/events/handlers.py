@@ -202,8 +202,9 @@ class Handler(Generic[E]):
         try:
             self._host.reply_with(event, reply)
         except Exception as exc:  # noqa: BLE001 - what is no JSON ends this reply alone
-            text = "the handler %s cannot reply to %s: %s"
-            logger.error(text, self.name, event.topic, exc)  # noqa: TRY400 - our own code
+            logger.error(  # noqa: TRY400 - our own code
+                "the handler %s cannot reply to %s: %s", self.name, event.topic, exc
+            )
 
     def _release(self, key: Hashable) -> None:
         """Let the next event of *key* be handled."""
@@ -218,8 +219,7 @@ class Handler(Generic[E]):
     async def _notify(self, notice: Gap | Lagged) -> None:
         function: Any = self._on_gap if isinstance(notice, Gap) else self._on_lag
         if function is None:
-            text = "the handler %s is too slow: events were dropped: %s"
-            logger.warning(text, self.name, notice)
+            logger.warning("the handler %s is too slow: events were dropped: %s", self.name, notice)
             return
         try:
             outcome = function(notice)

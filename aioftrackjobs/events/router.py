@@ -110,8 +110,10 @@ class Router:
             subscription.activate()
         elif isinstance(error, ServerError):
             subscription.refusal = error.detail
-            text = "the event hub refuses the subscription %r: %s"
-            logger.warning(text, subscription.expression, error.detail)
+            expression = subscription.expression
+            logger.warning(
+                "the event hub refuses the subscription %r: %s", expression, error.detail
+            )
         else:
             return  # the connection is lost; the next one makes it again
         self._unmade.discard(subscription)
@@ -185,7 +187,8 @@ class Router:
                 if not subscription.where(event):
                     return
             except Exception as exc:  # noqa: BLE001 - a function of the user's may raise anything
-                text = "where= of the subscription %r failed: %s"
-                logger.error(text, subscription.expression, exc)  # noqa: TRY400 - the user's code
+                logger.error(  # noqa: TRY400 - the user's code
+                    "where= of the subscription %r failed: %s", subscription.expression, exc
+                )
                 return
         subscription.consumer.put(event)

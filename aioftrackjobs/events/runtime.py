@@ -324,8 +324,9 @@ class HubRuntime:
         if gap.since != self._reported_gap:
             self._reported_gap = gap.since
             since, until = (each.isoformat(" ", "seconds") for each in (gap.since, gap.until))
-            text = "handlers may have missed events from %s to %s, without a connection"
-            logger.warning(text, since, until)
+            logger.warning(
+                "handlers may have missed events from %s to %s, without a connection", since, until
+            )
 
     def redact(self, text: str) -> str:
         """Return *text* without secrets."""

@@ -24,9 +24,11 @@ class SessionMetrics:
 
     Args:
         meter: Makes the instruments.
+        before_reading: Called before the SDK reads.
     """
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, *, before_reading: Callable[[], None]) -> None:
+        self._before_reading = before_reading
         self._lock = Lock()
         self._sessions: list[ObservedSession] = []
         self._commits = Counter[CallOutcome]()
@@ -151,6 +153,7 @@ class SessionMetrics:
         return observe
 
     def _read_commits(self, _: CallbackOptions) -> Iterable[Observation]:
+        self._before_reading()
         with self._lock:
             return [Observation(self._commits[each], {"outcome": each}) for each in _OUTCOMES]
 

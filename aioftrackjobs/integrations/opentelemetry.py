@@ -27,11 +27,20 @@ from urllib.parse import urlsplit
 from opentelemetry import context as contexts
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from aioftrackjobs._version import __version__
 from aioftrackjobs.integrations._metrics import SessionMetrics
+from aioftrackjobs.integrations._request_metrics import RequestFigures, RequestMetrics
 from aioftrackjobs.telemetry import (
     ObservedCall,
     ObservedJob,
@@ -43,20 +52,23 @@ from aioftrackjobs.telemetry import (
 
 _SCOPE = "aioftrackjobs"
 
-#: Conventional boundaries of durations in seconds: of database operations, and of Jobs.
-_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
+#: Boundaries of the duration of Jobs, in seconds.
 _JOB_SECONDS = (1, 5, 15, 60, 300, 900, 1800, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
-
-#: Boundaries of the number of operations and commits in a request.
-_COUNTS = (1, 2, 5, 10, 25, 50, 100, 200, 500)
 
 _propagator = TraceContextTextMapPropagator()
 
+#: In it, the spans of an HTTP client are not recorded, if the sampler follows the parent.
+_NOT_SAMPLED = trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 1, is_remote=False)))
+
 
 class _RequestMark(NamedTuple):
-    """What is kept with a request: its span, and what makes the context before it current again."""
+    """What is kept with a request: its span, and what makes the context before it current again.
 
-    span: Span
+    Without a span, the traces of all that it carries are not sampled.
+    """
+
+    span: Span | None
+    context: Context
     token: Token[Context]
 
 
@@ -83,45 +95,29 @@ class OpenTelemetryObserver(Observer):
     ) -> None:
         self._tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
         meter = metrics.get_meter(_SCOPE, __version__, meter_provider)
-        self._sessions = SessionMetrics(meter)
+        self._requests = RequestMetrics(meter)
+        self._sessions = SessionMetrics(meter, before_reading=self._requests.record)
+        self._uses_global_tracer = tracer_provider is None  # it may be set later
         self._is_untraced = isinstance(self._tracer, trace.NoOpTracer)
         self._known: dict[tuple[str, str], dict[str, str | int]] = {}  # attributes
         self._jobs: dict[str, Context] = {}  # the contexts of running Jobs, by their ids
 
-        def seconds(
-            name: str, text: str, bounds: tuple[float, ...] = _SECONDS
-        ) -> metrics.Histogram:
+        def seconds(name: str, text: str) -> metrics.Histogram:
             return meter.create_histogram(
-                name, "s", text, explicit_bucket_boundaries_advisory=bounds
+                name, "s", text, explicit_bucket_boundaries_advisory=_JOB_SECONDS
             )
 
-        self._request_duration = seconds("db.client.operation.duration", "Duration of requests.")
-        self._queue_wait = seconds(
-            "ftrack.client.queue.wait", "How long the first commit of a request has waited."
-        )
-        self._request_operations = meter.create_histogram(
-            "ftrack.client.request.operations",
-            "{operation}",
-            "Operations in a request.",
-            explicit_bucket_boundaries_advisory=_COUNTS,
-        )
-        self._request_commits = meter.create_histogram(
-            "ftrack.client.request.commits",
-            "{commit}",
-            "Commits that share a request.",
-            explicit_bucket_boundaries_advisory=_COUNTS,
-        )
         self._retries = meter.create_counter(
             "ftrack.client.retries", "{request}", "Requests that were sent again, by the reason."
         )
         self._job_duration = seconds(
-            "ftrack.job.duration", "How long Jobs have run, by their outcome.", _JOB_SECONDS
+            "ftrack.job.duration", "How long Jobs have run, by their outcome."
         )
         self._transfer_bytes = meter.create_counter(
             "ftrack.transfer.bytes", "By", "Bytes of uploads and downloads."
         )
         self._transfer_duration = seconds(
-            "ftrack.transfer.duration", "Duration of uploads and downloads.", _JOB_SECONDS
+            "ftrack.transfer.duration", "Duration of uploads and downloads."
         )
         self._journal_failures = meter.create_counter(
             "ftrack.journal.failures", "{failure}", "How often the journal could not be written."
@@ -129,6 +125,8 @@ class OpenTelemetryObserver(Observer):
 
     def session_opened(self, session: ObservedSession) -> None:
         """Read its health for the metrics from now on."""
+        if self._uses_global_tracer:
+            self._is_untraced = _traces_nothing()
         self._sessions.add(session)
 
     def session_closed(self, session: ObservedSession) -> None:
@@ -177,54 +175,67 @@ class OpenTelemetryObserver(Observer):
         if span is None:
             return
         if span.is_recording():
-            span.set_attribute("ftrack.outcome", call.outcome or "unknown")
-            span.set_attribute("ftrack.requests", call.attempts)
+            found = {"ftrack.outcome": call.outcome or "unknown", "ftrack.requests": call.attempts}
+            span.set_attributes(found)
             _note_error(span, call.error)
         span.end()
 
     def request_began(self, request: ObservedRequest) -> None:
         """Begin the span of a request, with links to the calls that it carries."""
-        calls = request.calls
-        spans = [call.mark.get_span_context() for call in calls if call.mark is not None]
-        links = [Link(each) for each in spans if each.is_valid and each.trace_flags.sampled]
-        parent: Context | None = Context()
-        if len(calls) == 1 and calls[0].mark is not None:
-            parent = trace.set_span_in_context(calls[0].mark, Context())
-        elif not calls:  # a question of the package, whose context is that of the background
-            parent = None
-        span = self._tracer.start_span(
-            "ftrack request",
-            parent,
-            SpanKind.INTERNAL,
-            {
-                **self._attributes(request.server_url, request.action),
-                "ftrack.operations": request.count,
-                "ftrack.calls": len(calls),
-            },
-            links,
-        )
-        request.mark = _RequestMark(span, contexts.attach(trace.set_span_in_context(span)))
         if request.retry_after is not None:
-            reason = _type_of(request.retry_after)
-            span.set_attribute("ftrack.retry.reason", reason)
-            self._retries.add(1, {"reason": reason})
-        if request.action == "commit":
-            first = min((call.queued_at for call in calls), default=None)
-            if first is not None:
-                self._queue_wait.record(request.began_at - first)
-                self._request_commits.record(len(calls))
-            self._request_operations.record(request.count)
+            self._retries.add(1, {"reason": _type_of(request.retry_after)})
+        if self._uses_global_tracer:
+            self._is_untraced = _traces_nothing()
+        if self._is_untraced:
+            return
+        span = self._request_span(request)
+        context = _NOT_SAMPLED if span is None else trace.set_span_in_context(span)
+        request.mark = _RequestMark(span, context, contexts.attach(context))
+        if span is not None and request.retry_after is not None:
+            span.set_attribute("ftrack.retry.reason", _type_of(request.retry_after))
+
+    def _request_span(self, request: ObservedRequest) -> Span | None:
+        """Return the span of a request; None if it carries calls, and none of them is recorded."""
+        marks: list[Span] = [call.mark for call in request.calls if call.mark is not None]
+        recorded = [each for each in marks if each.is_recording()]
+        parent: Context | None = Context()
+        if len(request.calls) == 1 and recorded:
+            parent = trace.set_span_in_context(recorded[0], Context())
+        elif not request.calls:  # a question of the package, in the context of the background
+            parent = None
+        elif not recorded:
+            return None
+        attributes = {
+            **self._attributes(request.server_url, request.action),
+            "ftrack.operations": request.count,
+            "ftrack.calls": len(request.calls),
+        }
+        links = [Link(each.get_span_context()) for each in recorded]
+        return self._tracer.start_span(
+            "ftrack request", parent, SpanKind.INTERNAL, attributes, links
+        )
 
     def request_ended(self, request: ObservedRequest) -> None:
         """End the span of a request, and record how long it took."""
+        mark: _RequestMark | None = request.mark
         attributes = self._attributes(request.server_url, request.action)
         if request.error is not None:
             attributes = {**attributes, "error.type": _type_of(request.error)}
-        self._request_duration.record(time.monotonic() - request.began_at, attributes)
-        mark: _RequestMark = request.mark
-        contexts.detach(mark.token)
-        _note_error(mark.span, request.error)
-        mark.span.end()
+        is_commit, calls = request.action == "commit", request.calls
+        figures = RequestFigures(
+            time.monotonic() - request.began_at,
+            attributes,
+            None if mark is None or mark.span is None else mark.context,
+            operations=request.count if is_commit else None,
+            commits=len(calls) if is_commit else 0,
+            waited=request.began_at - calls[0].queued_at if calls else 0.0,
+        )
+        self._requests.add(figures)
+        if mark is not None:
+            contexts.detach(mark.token)
+            if mark.span is not None:
+                _note_error(mark.span, request.error)
+                mark.span.end()
 
     def _attributes(self, url: str, action: str) -> dict[str, str | int]:
         """Return the attributes that name a server, and what it is to do."""
@@ -316,6 +327,11 @@ class OpenTelemetryObserver(Observer):
         """Count failures of the journal."""
         if state == "failing":
             self._journal_failures.add(1)
+
+
+def _traces_nothing() -> bool:
+    """Return whether the program has no SDK for traces yet. It is asked once for each request."""
+    return isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _carrier_of(context: Context | None) -> dict[str, str]:

@@ -67,9 +67,17 @@ def test_a_command_runs_as_a_job(piped: Run) -> None:
     assert re.search(r"^ ?noor +done +Make a contact sheet", _table(piped), re.MULTILINE)
 
 
+def test_a_job_is_stopped_and_one_is_started_in_the_menu(piped: Run) -> None:
+    words = " ".join(_table(piped).split())
+
+    assert re.search(r"^cloth +noor +failed$", piped.out, re.MULTILINE)
+    assert re.search(r"failed: stopped by maya: wrong\b", words)
+    assert re.search(r"^ ?noor +done +Make dailies - 2 shots", _table(piped), re.MULTILINE)
+
+
 def test_its_end_names_the_next_commands(piped: Run) -> None:
     end = piped.out.partition("What to try next")[2]
-    for command in ("serve", "run --", "jobs"):
+    for command in ("serve", "run --", "jobs", "stop"):
         assert f"    aioftrackjobs {command} " in end
 
 
@@ -147,9 +155,11 @@ def test_narrow_terminal_shows_live_bars_and_descriptions(narrow: Run) -> None:
     run = narrow
 
     assert run.code == 0
-    bars = re.findall(r"sh010  maya.*? (\d+)%", _without_escapes(run.out))
+    bars = re.findall(r"sh010 +maya.*? (\d+)%", _without_escapes(run.out))
     assert len(set(bars)) > 5
     assert bars[-1] == "100"
+    explained = run.out.replace("\r", "").partition("on purpose")[2].partition("To do the same")[0]
+    assert all(len(line) <= 40 for line in explained.splitlines())
     table = _without_escapes(_table(run)).replace("\r", "")
     assert re.search(r"^ ?maya +done +Transcode sh010 *$", table, re.MULTILINE)
 

@@ -277,14 +277,24 @@ class TestLifespanService:
         assert [response.status_code for response in responses] == [502, 502]
 
 
-class TestPublishHook:
-    def test_its_tests_pass_on_both_event_loops(self, all_runs: Any) -> None:
-        names = ("publish_hook.py", "test_publish_hook.py")
-        files = {name: (EXAMPLES / name).read_text(encoding="utf-8") for name in names}
+def test_the_ports_are_as_long_as_the_documentation_says() -> None:
+    page = (EXAMPLES.parent / "docs" / "howto" / "migrating.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[examples/(\w+\.py)\].*\| (\d+) \| (\d+): ", page, re.MULTILINE)
+    assert len(rows) == 4
+    for name, lines, original in rows:
+        assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) == int(lines), name
+        assert int(lines) < int(original)
+
+
+class TestHooks:
+    def test_their_tests_pass_on_both_event_loops(self, all_runs: Any) -> None:
+        paths = [*EXAMPLES.glob("*publish_hook.py"), *EXAMPLES.glob("*watch_folder.py")]
+        files = {path.name: path.read_text(encoding="utf-8") for path in paths}
 
         run = all_runs.run_files(files, "--ftrack-seed=1")
 
         assert run.of("publish_hook") == ["passed"] * 16
+        assert run.of("watch_folder") == ["passed"] * 4
 
 
 class TestActionService:
@@ -294,4 +304,4 @@ class TestActionService:
 
         run = all_runs.run_files(files, "-k", "asyncio")
 
-        assert run.of("action_service") == ["passed"] * 6
+        assert run.of("action_service") == ["passed"] * 8

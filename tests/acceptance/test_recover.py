@@ -120,10 +120,10 @@ def test_jobs_of_other_programs_fail_only_above_an_age(command: Callable[..., An
     ("text", "seconds"), [("90s", 90), ("1.5h", 5400), ("30 m", 1800), ("2D", 172_800)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text).total_seconds() == seconds
+    assert parse_duration("--grace", text).total_seconds() == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "h", "-1h", "1h30m", "9999999999d", f"1{'0' * 400}s"])
 def test_invalid_durations(text: str) -> None:
     with pytest.raises(typer.BadParameter):
-        parse_duration(text)
+        parse_duration("--grace", text)

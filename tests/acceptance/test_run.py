@@ -605,6 +605,26 @@ async def test_tqdm(run: Start, only_job: Start, tmp_path: Path) -> None:
     assert "no frame 99" in data["description"]
 
 
+@pytest.mark.slow
+async def test_blender(run: Start, only_job: Start, tmp_path: Path) -> None:
+    """Two frames of the scene that Blender starts with, by Cycles on the processor."""
+    blender = _needs("blender")
+    scene = tmp_path / "scene.py"
+    scene.write_text(
+        "import bpy\nscene = bpy.context.scene\nscene.render.resolution_percentage = 1\n"
+        "scene.cycles.samples, scene.cycles.use_denoising = 4, False\n"
+    )
+    start = [blender, "-b", "--factory-startup", "-E", "CYCLES", "-P", str(scene)]
+    frames = ["-o", f"{tmp_path}/####", "-s", "11", "-e", "12", "-a"]
+
+    program = run("-p", "cycles", "-f", "11-12", "-a", f"{tmp_path}/*.png", "--", *start, *frames)
+    assert await program.end() == 0, program.err
+
+    status, data, names, _ = await only_job()
+    assert (status, data["progress"], names) == ("done", 1.0, ["0011.png", "0012.png"])
+    assert "Sample 4/4" in program.out
+
+
 def _paths(path: str) -> str:
     import aioftrackjobs
 

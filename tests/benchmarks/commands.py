@@ -5,7 +5,8 @@ an embedded server, and does something to each at a random moment. In the end no
 and no process of a command may be left. It exits with 1 if one is.
 
 ``--speed`` measures instead, as ratios: how long it takes from the start of ``aioftrackjobs run``
-to the first instruction of its command, and how long 200 MB of output take.
+to the first instruction of its command, and how long 200 MB of output take. The latter has a floor:
+a program that reads the output of ``cat`` and writes it again, and does nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 from anyio.to_thread import run_sync
@@ -174,24 +176,73 @@ def _described(pid: int, command: str, kinds: list[str]) -> str:
 # Speed
 
 
+#: Reads the output of a command and writes it again, with the pipes and reads of ours.
+_RELAY = """
+import fcntl, os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE)
+source, view = process.stdout.fileno(), memoryview(bytearray(2**20))
+fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, 2**20)
+while count := os.readv(source, [view]):
+    left = view[:count]
+    while left:
+        left = left[os.write(1, left):]
+"""
+_ROUNDS = 3
+
+
+class _Pass(NamedTuple):
+    """One run of a program whose output was read.
+
+    Attributes:
+        seconds: From its first to its last byte.
+        processor: Seconds of the processor, of the program and all that it started.
+        memory: Megabytes of the largest of these processes.
+    """
+
+    seconds: float
+    processor: float
+    memory: float
+
+
 def _measure(env: dict[str, str], folder: Path) -> None:
-    ours = [sys.executable, "-m", "aioftrackjobs", "run", "--"]
+    ours = [sys.executable, "-m", "aioftrackjobs", "run"]
     reference = [sys.executable, "-c", "import argparse, subprocess"]
     starts, references = [], []
-    for _ in range(20):
+    for _ in range(10):
         references.append(_seconds(lambda: subprocess.run(reference, check=True)))
-        starts.append(_until_first_byte([*ours, "echo", "x"], env))
+        starts.append(_until_first_byte([*ours, "--", "echo", "x"], env))
     print(f"start: {min(starts) / min(references):.2f} times 'import argparse, subprocess'")
-    big = folder / "big"
     line = b"render/sh010/beauty.%04d.exr took 1.23 seconds, no errors, no warnings\n"
-    big.write_bytes(line * (200_000_000 // len(line)))
-    target = folder / "copy"
-    for name, prefix in (("as it is", []), ("--preset cycles", ["--preset", "cycles"])):
-        runs, plain = [], []
-        for _ in range(5):
-            plain.append(_passing(["cat", str(big)], env, target))
-            runs.append(_passing([*ours[:-1], *prefix, "--", "cat", str(big)], env, target))
-        print(f"200 MB into a file, {name}: {min(runs) / min(plain):.2f} times cat")
+    files = [folder / "200 MB", folder / "400 MB"]
+    piece = line * (10**6 // len(line))
+    for number, path in enumerate(files, 1):
+        with path.open("wb") as written:  # in pieces: a process inherits the memory of its parent
+            for _ in range(200 * number):
+                written.write(piece)
+    programs = {
+        "cat": [],
+        "floor": [sys.executable, "-c", _RELAY],
+        "run": [*ours, "--"],
+        "run --preset cycles": [*ours, "--preset", "cycles", "--"],
+    }
+    passes: dict[str, list[list[_Pass]]] = {name: [[], []] for name in programs}
+    for _ in range(_ROUNDS):
+        for name, prefix in programs.items():
+            for path, found in zip(files, passes[name], strict=True):
+                found.append(_passing([*prefix, "cat", str(path)], env, path.stat().st_size))
+    cat = min(each.seconds for each in passes["cat"][0])
+    used = {
+        name: min(each.processor for each in double) - min(each.processor for each in single)
+        for name, (single, double) in passes.items()
+    }
+    for name, (single, double) in passes.items():
+        time_ratio = min(each.seconds for each in single) / cat
+        memory = [min(each.memory for each in found) for found in (single, double)]
+        print(
+            f"200 MB through {name}: {time_ratio:.2f} times the time of cat, "
+            f"{used[name]:.2f} s of the processor without the start; "
+            f"{memory[0]:.0f} MB of memory, {memory[1]:.0f} MB for 400 MB"
+        )
 
 
 def _seconds(call: object) -> float:
@@ -210,19 +261,22 @@ def _until_first_byte(command: list[str], env: dict[str, str]) -> float:
     return passed
 
 
-def _passing(command: list[str], env: dict[str, str], target: Path) -> float:
-    """Return the seconds from the first to the last byte of the output in a file."""
-    with target.open("wb") as file:
-        process = subprocess.Popen(command, env=env, stdout=file)
-        size, first = 0, 0.0
-        while size < 200_000_000 - 100:
-            size = target.stat().st_size
-            if size and not first:
-                first = time.perf_counter()
-            time.sleep(0.001)
-        passed = time.perf_counter() - first
-        process.wait()
-    return passed
+def _passing(command: list[str], env: dict[str, str], size: int) -> _Pass:
+    """Run a command that writes so many bytes, and read them."""
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    source, view = process.stdout.fileno(), memoryview(bytearray(2**20))
+    left = size - os.readv(source, [view])
+    began = time.perf_counter()
+    while left > 0:
+        count = os.readv(source, [view])
+        assert count, f"{left} bytes of the output are lost"
+        left -= count
+    seconds = time.perf_counter() - began
+    _, _, usage = os.wait4(process.pid, 0)
+    process.returncode = 0  # it is waited for
+    process.stdout.close()
+    return _Pass(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
 
 
 async def _speed() -> None:

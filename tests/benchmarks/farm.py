@@ -1,11 +1,14 @@
 """A farm's commits through one session, against the official clients and plain httpx.
 
-    python tests/benchmarks/farm.py [--quick] [--peers NAME ...] [--tasks N ...] [--profile]
+    python tests/benchmarks/farm.py [--quick] [--tls] [--peers NAME ...] [--tasks N ...] [--profile]
 
 Each of many tasks has Jobs of its own. A Job is created as running, changed ten times and set to
 done, with a commit for each step. All peers are measured in the same run, in fresh processes pinned
 to one core, and take turns; the server (``async_stub.py``) has the other core. Read the ratios,
 because a slow minute of the machine slows all peers alike.
+
+With ``--tls``, nginx is in front of the server, on its core. The clients load the certificates of
+all usual authorities, and one that is made for the run.
 
 The official JavaScript client is installed for the run, which needs Node and npm.
 """
@@ -107,7 +110,7 @@ def javascript() -> Iterator[list[str] | None]:
 
 def work_of(bench: Bench) -> Result:
     """Return the server's own figures so far."""
-    with urllib.request.urlopen(f"{bench.environment['FTRACK_SERVER']}/work") as response:
+    with urllib.request.urlopen(f"{bench.server}/work") as response:
         return json.load(response)
 
 
@@ -153,7 +156,7 @@ def alone(bench: Bench) -> float:
     The responses are not even parsed, so a rate that includes any client can only be lower.
     """
     endpoint = {
-        "port": urlsplit(bench.environment["FTRACK_SERVER"]).port,
+        "port": urlsplit(bench.server).port,
         "user": bench.environment["FTRACK_API_USER"],
         "key": bench.environment["FTRACK_API_KEY"],
     }
@@ -208,7 +211,9 @@ def run(options: argparse.Namespace) -> None:
     """Measure what the options select, and print the tables."""
     with ExitStack() as stack:
         benches = {
-            latency: stack.enter_context(benching("async_stub", options.python, latency))
+            latency: stack.enter_context(
+                benching("async_stub", options.python, latency, tls=options.tls)
+            )
             for latency in options.latencies
         }
         first = benches[options.latencies[0]]
@@ -277,6 +282,8 @@ def show(findings: Findings, late: dict[int, float], options: argparse.Namespace
         "process; memory is its peak. 'Server busy' is the share of its core that the server used, "
         "including the client's start."
     )
+    if options.tls:
+        print("All clients speak HTTPS with nginx, which shares the server's core.")
     if findings.server is not None:
         print(f"The server alone, batches of 100 over plain sockets: {findings.server:,.0f}/s.")
     for latency, seconds in late.items():
@@ -298,6 +305,7 @@ def main() -> None:
         "--quick", action="store_true", help="measure each once, with less work: a minute"
     )
     parser.add_argument("--repeat", type=int, metavar="N", help="measure each N times")
+    parser.add_argument("--tls", action="store_true", help="over HTTPS; needs nginx")
     parser.add_argument("--peers", nargs="+", choices=CLIENTS, default=CLIENTS)
     parser.add_argument("--tasks", nargs="+", type=int, choices=TASKS, default=TASKS)
     parser.add_argument("--latencies", nargs="+", type=int, choices=LATENCIES, default=LATENCIES)

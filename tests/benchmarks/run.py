@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 
 from measuring import COMMITS, FILE_SIZE, JOBS, LIFE_CYCLES, UPDATES
+from nginx import tls_before
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -125,11 +126,13 @@ class Bench:
     """A running server, and what the programs need to find it and their files.
 
     Attributes:
+        server: URL of the server itself, also if the programs reach it over TLS.
         commands: Commands of the peers that have no program of their name in this folder.
     """
 
     environment: Mapping[str, str]
     python: str
+    server: str
     places: dict[str, str] = field(default_factory=dict)
     commands: dict[str, list[str]] = field(default_factory=dict)
 
@@ -160,8 +163,15 @@ class Bench:
 
 
 @contextmanager
-def benching(server: str, python: str, latency: int) -> Iterator[Bench]:
-    """Start *server* on a core of its own, and make a folder for the files of the programs."""
+def benching(server: str, python: str, latency: int, *, tls: bool = False) -> Iterator[Bench]:
+    """Start *server* on a core of its own, and make a folder for the files of the programs.
+
+    Args:
+        server: Name of its program.
+        python: Interpreter of the measured programs.
+        latency: Milliseconds that the server waits before it responds.
+        tls: Whether nginx, on the same core, serves it over TLS.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         environment = {
@@ -187,12 +197,15 @@ def benching(server: str, python: str, latency: int) -> Iterator[Bench]:
             )
         )
         stack.callback(process.stdin.close)  # which ends the server
-        if len(CORES) > 1:
-            os.sched_setaffinity(0, {CORES[-1]})  # the programs inherit it
         endpoint = json.loads(process.stdout.readline())
         for name, key in (("SERVER", "url"), ("API_KEY", "key"), ("API_USER", "user")):
             environment[f"FTRACK_{name}"] = endpoint[key]
-        bench = Bench(environment, python)
+        if tls:
+            address = endpoint["url"].partition("//")[2]
+            environment |= stack.enter_context(tls_before(address, folder))
+        if len(CORES) > 1:
+            os.sched_setaffinity(0, {CORES[-1]})  # the programs inherit it
+        bench = Bench(environment, python, endpoint["url"])
         bench.places |= {"file": str(folder / "upload.bin"), "target": str(folder / "download.bin")}
         yield bench
 

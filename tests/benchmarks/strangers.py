@@ -213,6 +213,17 @@ async def _big_bodies(target: Target) -> None:
     await send_raw(target, target.head(len(body)) + body)
 
 
+def filled(entry: bytes) -> bytes:
+    """Return a list of *entry*, as long as a request may be."""
+    return b"[" + b",".join([entry] * ((32 * MIB - 2) // (len(entry) + 1))) + b"]"
+
+
+@kind("(long lists)", 8)
+async def _long_lists(target: Target) -> None:
+    body = filled(random.choice([b"1", b"1.5", b'""', b"null", b"9" * 30]))
+    await send_raw(target, target.head(len(body)) + body)
+
+
 @kind("(huge strings)", 8)
 async def _huge_values(target: Target) -> None:
     await post(target, create("Job", data="x" * 20 * MIB))
@@ -279,13 +290,22 @@ async def _unread(target: Target) -> None:
         writer.close()
 
 
+def announcement(component_id: str, size: int = 10**9, **fields: Any) -> dict[str, Any]:
+    """Return the operation that announces an upload of *size* bytes."""
+    known = {"action": "get_upload_metadata", "file_name": "x", "file_size": size}
+    return known | {"component_id": component_id} | fields
+
+
+async def announced(http: httpx.AsyncClient, target: Target, *upload: Any) -> str:
+    """Announce an upload, and return its address."""
+    (found,) = await Caller(http, target.user, target.key).call(announcement(*upload))
+    return str(found["url"])
+
+
 @kind("(uploads without end)")
 async def _uploads(target: Target) -> None:
     async with httpx.AsyncClient(base_url=target.url) as http:
-        api = Caller(http, target.user, target.key)
-        announced = {"action": "get_upload_metadata", "file_name": "x", "file_size": 10**9}
-        (found,) = await api.call(announced | {"component_id": str(uuid4())})
-    path = found["url"].removeprefix(target.url)
+        path = (await announced(http, target, str(uuid4()))).removeprefix(target.url)
     head = target.head(10**9, path=path).replace(b"POST", b"PUT", 1)
     await send_raw(target, head, then=lambda: b"x")
 
@@ -294,16 +314,13 @@ async def _uploads(target: Target) -> None:
 async def _fast_uploads(target: Target) -> None:
     content = bytes(64 * MIB)
     async with httpx.AsyncClient(base_url=target.url, timeout=None) as http:
-        api = Caller(http, target.user, target.key)
-        announced = {"action": "get_upload_metadata", "file_name": "x", "file_size": len(content)}
-        (found,) = await api.call(announced | {"component_id": f"file-{random.randrange(4)}"})
-        await http.put(found["url"], content=content)
+        url = await announced(http, target, f"file-{random.randrange(4)}", len(content))
+        await http.put(url, content=content)
 
 
 @kind("(many parts)", 4)
 async def _parts(target: Target) -> None:
-    announced = {"action": "get_upload_metadata", "file_name": "x", "file_size": 10**9}
-    await post(target, announced | {"component_id": str(uuid4()), "parts": 10_000})
+    await post(target, announcement(str(uuid4()), parts=10_000))
 
 
 @asynccontextmanager
@@ -395,11 +412,11 @@ class Found:
 
 async def work(target: Target, seconds: float) -> Found:
     """Change and read a Job again and again, from time to time on a new connection."""
-    found, end = Found(), time.monotonic() + seconds
+    found = Found()
     async with httpx.AsyncClient(base_url=target.url, timeout=30, verify=False) as http:
         job = await Caller(http, target.user, target.key).create("Job")
     await asyncio.sleep(START)
-    number = 0
+    number, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
         async with httpx.AsyncClient(base_url=target.url, timeout=30, verify=False) as http:
             api = Caller(http, target.user, target.key)

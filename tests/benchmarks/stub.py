@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
@@ -34,6 +35,7 @@ from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID
 CHUNK = 1 << 20
 
 _PAGING = re.compile(r" offset (\d+) limit (\d+)$")
+_AFTER = re.compile(r' id > "([^"]*)"')
 _RANGE = re.compile(r"bytes=(\d+)-")
 _NAME = re.compile(r'name is "([^"]*)"')
 _MOMENT = {"__type__": "datetime", "value": "2026-01-01T00:00:00+00:00"}
@@ -41,6 +43,10 @@ _MOMENT = {"__type__": "datetime", "value": "2026-01-01T00:00:00+00:00"}
 
 def _id(kind: str, number: object) -> str:
     return str(uuid5(NAMESPACE_URL, f"{kind}/{number}"))
+
+
+#: Ids of the Jobs, in ascending order, in which a client reads them that goes on after a key.
+_JOB_IDS = sorted(_id("Job", number) for number in range(JOBS))
 
 
 def _job_rows(offset: int, limit: int) -> list[dict[str, Any]]:
@@ -55,7 +61,7 @@ def _job_rows(offset: int, limit: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "__entity_type__": "Job",
-                "id": _id("Job", number),
+                "id": _JOB_IDS[number],
                 "status": ("done", "failed", "running")[number % 3],
                 "user": user,
             }
@@ -152,6 +158,8 @@ class Responses:
         if paging is None:
             return _result([])
         offset, limit = int(paging[1]), int(paging[2])
+        if after := _AFTER.search(expression):
+            offset += bisect_right(_JOB_IDS, after[1])
         if limit == PAGE and offset in self._pages:
             return self._pages[offset]
         return _result(_job_rows(offset, limit), offset + limit if offset + limit < JOBS else None)

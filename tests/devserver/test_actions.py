@@ -16,7 +16,6 @@ from anyio.to_thread import run_sync
 
 from aioftrackjobs.cli import main
 from aioftrackjobs.cli.actions import ask
-from aioftrackjobs.cli.arguments import ServerOptions
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.testing import ServerProcess, ServerProcessError
 from aioftrackjobs.testing._server import FtrackServer
@@ -177,10 +176,11 @@ async def test_actions_through_http_and_commands(
             filled = ("--value", "frames=1-2")
             done = {"success": True, "message": "1-2"}
             assert command("launch", "render", selected, *filled) == (0, done)
-            messages = ask(ServerOptions(), "messages")["messages"]
+            messages = ask("messages")["messages"]
             assert [each["message"] for each in messages] == ["Submitted"]
             code, error = command("launch", "other", selected)
-            assert (code, error) == (1, "No connected client has the action 'other' for maya.\n")
+            reason = "No connected client has the action 'other' for maya."
+            assert (code, error) == (1, f"aioftrackjobs: {reason}\n")
             assert command("launch", "render", "nothing")[0] == 2
 
     await run_sync(work)

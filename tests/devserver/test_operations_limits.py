@@ -71,6 +71,17 @@ async def test_a_batch_may_have_too_many_operations() -> None:
         assert await api.query("Job") == []
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" * 11, b'[{"a": {}, "b": [1, 2, 3, 4]}]', b"[1" + b",1" * 10 + b"]"]
+)
+async def test_a_request_may_have_too_many_values(body: bytes) -> None:
+    async with limited(values=7) as api:
+        response = await api.send(body)
+
+    assert response.status_code == 413
+    assert response.json()["content"].startswith("A request takes 7 commas and brackets")
+
+
 async def test_a_query_may_be_too_long() -> None:
     async with limited(expression=100) as api:
         plain = await api.refused(query("Job" + " " * 100))

@@ -16,13 +16,14 @@ import pytest
 from aioftrackjobs import AsyncSession, job_context
 from aioftrackjobs.devserver import Limits, ServerHandle, running
 from aioftrackjobs.devserver.faults.kinds import Drop
-from aioftrackjobs.devserver.pages import job_pages, jobs, streams
+from aioftrackjobs.devserver.pages import jobs, streams
 from aioftrackjobs.devserver.serving import uvicorn_server
 from aioftrackjobs.errors import JobStoppedError
 
 from .browsing import HTML, Visitor, add_job, lease, visiting
 from .caller import Caller, delete, update
 from .test_start_errors import ALL
+from .waiting import until
 
 
 @pytest.fixture
@@ -393,32 +394,35 @@ async def test_a_stop_keeps_what_others_have_written(
     assert (stop.keys(), stop["by"], found) == ({"by", "at"}, "developer", kept)
 
 
-async def test_a_stop_that_the_owner_overwrites_is_written_again(
-    remote: Caller, server: ServerHandle, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+async def test_a_stop_stays_until_the_owner_has_seen_it(
+    remote: Caller, server: ServerHandle, visitor: Visitor
 ) -> None:
     """An owner writes all data of its Job, as it read them before the stop."""
+
+    def data() -> dict[str, Any]:
+        found: dict[str, Any] = server.inspector.job(job)["data"]
+        return found
+
+    async def overwrite(**changes: Any) -> None:
+        await remote.update("Job", job, data=json.dumps({**read_before, **changes}))
+
     job = await add_job(remote, "running", description="Render", lease=lease(30))
-    read_before = server.inspector.job(job)["data"]
-    writers, stop_job, is_stop_lost = list[Any](), jobs.stop_job, jobs.is_stop_lost
-
-    def stop(engine: Any, identity: Any, job_id: str, reason: str) -> bool:
-        writers.append(identity)
-        return stop_job(engine, identity, job_id, reason)
-
-    def look(engine: Any, job_id: str) -> bool:
-        assert "stop" in server.inspector.job(job)["data"]
-        if len(writers) < 3:
-            jobs._update(engine, writers[-1], {job_id: {"data": read_before}})
-        return is_stop_lost(engine, job_id)
-
-    monkeypatch.setattr(jobs, "stop_job", stop)
-    monkeypatch.setattr(jobs, "is_stop_lost", look)
-    monkeypatch.setattr(job_pages, "_OVERWRITTEN_WITHIN", 0.01)
+    read_before = data()
     assert (await visitor.submit(f"/pages/jobs/{job}/stop", reason="no")).status_code == 303
+    for number in range(3):
+        await overwrite(description=f"Render ({number} %)", lease=lease(31 + number))
+        await until(lambda: "stop" in data())
+    assert (data()["stop"]["reason"], data()["description"]) == ("no", "Render (2 %)")
 
-    found = server.inspector.job(job)
-    assert (found["status"], len(writers)) == ("running", 3)
-    assert found["data"]["stop"]["reason"] == "no"
+    await overwrite(stop=data()["stop"], lease=lease(40))  # read after the stop
+    await overwrite(description="the next run of the Job", lease=lease(41))
+    await visitor.get("/")
+    assert "stop" not in data()
+    assert (await visitor.submit(f"/pages/jobs/{job}/stop")).status_code == 303
+    await remote.update("Job", job, status="queued")
+    await remote.update("Job", job, status="running", data=json.dumps(read_before))
+    await visitor.get("/")
+    assert "stop" not in data()
 
 
 @pytest.mark.parametrize("status", ["queued", "running"])

@@ -140,6 +140,7 @@ async def test_a_task_that_is_revoked_fails_as_such(
     assert await ended(session, waiting) == ("failed", "Bake sh020 - failed: revoked")
 
 
+@pytest.mark.smoke
 async def test_tasks_of_a_killed_worker_are_delivered_to_another_one(
     tasks: Any, farm: Farm, redis_url: str, tmp_path: Path
 ) -> None:

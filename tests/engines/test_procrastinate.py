@@ -217,6 +217,7 @@ async def mend(app: Any) -> None:
         await app.job_manager.retry_job(job)
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 @pytest.mark.timeout(20 * LONG)
 async def test_each_task_is_one_job_although_a_worker_is_killed(

@@ -46,6 +46,7 @@ async def run(pool: tuple[ProcessPoolExecutor, Any], session: AsyncSession, shot
         return await done
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 async def test_a_process_pool(
     pool: tuple[ProcessPoolExecutor, Any], session: AsyncSession, farm: Farm

@@ -230,6 +230,7 @@ async def test_the_stop_of_a_worker_leaves_no_job_running(
     assert await farm.job(jobs.key(sent.task_id)) == end
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 @pytest.mark.timeout(20 * LONG)
 async def test_each_task_is_one_job_although_a_worker_is_killed(

@@ -106,8 +106,8 @@ class Serializer:
         entity = reference(entity_type, row)
         key = tuple(row[name] for name in entity_type.primary_key)
         _, sent = self._first_time(entity_type, key)
-        system = {name for name in entity_type.system_projections if row.get(name) is not None}
-        names = {*system, *names} - set(entity_type.primary_key)
+        system = [name for name in entity_type.system_projections if row.get(name) is not None]
+        names = {*system, *names}.difference(entity_type.primary_key)
         # The database fills these in later; clients query them when they need them.
         names -= {name for name in entity_type.copied if row.get(name) is None}
         self._write(entity, set(), entity_type, row, sorted(names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import isclose
 from typing import Any, Final
 from uuid import uuid4
@@ -189,7 +189,7 @@ class _Describer:
         if entity_type.name not in self._columns:
             self._columns[entity_type.name] = list(_columns(entity_type))
         for name, column in self._columns[entity_type.name]:
-            old, new = (each and each.get(name) for each in (before, after))
+            old, new = before and before.get(name), after and after.get(name)
             if old != new and not _is_same(old, new):
                 if entity_type.attributes[name].type == "boolean":
                     old, new = (each if each is None else bool(each) for each in (old, new))
@@ -254,8 +254,9 @@ class _Describer:
             attribute = entity_type.attributes.get(name)
             if attribute is None or row[name] is None:
                 continue
-            related = [each.target for each in entity_type.relations.values() if each.key == name]
-            for target in filter(None, (attribute.references, *related, *_OWNERS)):
+            # The first one mostly is what it belongs to: the others are not looked for.
+            related = (each.target for each in entity_type.relations.values() if each.key == name)
+            for target in filter(None, chain([attribute.references], related, _OWNERS)):
                 found = self._read(target, row[name])
                 if found is not None:
                     return found

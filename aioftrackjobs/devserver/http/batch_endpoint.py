@@ -39,8 +39,9 @@ _BLOCK = 64 * 1024
 _CHECK_AFTER = 0.2
 #: Requests that read beside others, as their queries take long.
 _SLOW = 1
-#: Operations of a batch that may keep others waiting for a noticeable time, and seconds between two
-#: such batches, in which those that have waited for the first one come before the second.
+#: Operations of a batch that may keep others waiting for a noticeable time, as one of more than
+#: `SMALL` bytes may, and seconds between two such batches, in which those that have waited for the
+#: first one come before the second.
 _LONG, _LONG_PAUSE = 500, 0.05
 #: Seconds for which a request tries again if another process writes, and between two tries.
 _LOCKED_FOR, _LOCKED_PAUSE = 5.0, 0.05
@@ -122,8 +123,9 @@ class BatchEndpoint:
             await _check_presence(request)
 
     async def _in_turn(self, call: Call, request: Request, largest: int) -> bytes:
+        is_long = len(call.operations) > _LONG or call.size > SMALL
         with Slot(self._long) as turn:
-            if len(call.operations) > _LONG and not turn.acquire_nowait():
+            if is_long and not turn.acquire_nowait():
                 await turn.acquire(self._limits.queue_timeout, "Other clients send long batches.")
                 await anyio.sleep(_LONG_PAUSE)
                 await _check_presence(request)

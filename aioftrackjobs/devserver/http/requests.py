@@ -68,5 +68,7 @@ class BatchReader:
                     # a key may be that of a user who is gone
                     await self._database.run(self._engine.check_user, caller.identity)
                     await slot.acquire(limits.body, "Other clients send big requests.")
-            body = read_body(request, limits.request, seconds=limits.body, idle=limits.idle)
-            yield caller, await body
+            reading = read_body(request, limits.request, seconds=limits.body, idle=limits.idle)
+            body = await reading
+            limits.check_body(body)
+            yield caller, body

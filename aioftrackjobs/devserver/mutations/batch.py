@@ -55,8 +55,9 @@ class Batch:
         self._defaults = Defaults(model, transaction, username)
         self._serializer = serializer
         self._may_administer = may_administer
-        #: Entities created or changed, with their rows; None where a row must be read again.
-        self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
+        #: Entities created or changed, in order, and the rows of those that need not be read again.
+        self._touched: dict[tuple[str, ...], None] = {}
+        self._rows: dict[tuple[str, ...], dict[str, Any]] = {}
         self._has_cascaded = False
         #: New entities, by their key.
         self._created: dict[tuple[str, ...], Created] = {}
@@ -78,8 +79,8 @@ class Batch:
         payload = read_payload(self._model, declared, data)
         if operation.get("entity_key") is not None:
             self._merge_key(declared, payload.values, operation["entity_key"])
-        key = {name: payload.values.get(name) for name in declared.primary_key}
         if always_exist(declared):
+            key = {name: payload.values.get(name) for name in declared.primary_key}
             check_custom_value(self._model, self._transaction, key["configuration_id"], data)
             return self._write_custom_value(declared, key, payload)
         return self._make(declared, payload)
@@ -140,11 +141,14 @@ class Batch:
 
     def finish(self) -> None:
         """Check what can only be checked when the whole batch is done, and complete the results."""
-        for (root, *key), known in self._touched.items():
-            names = self._model.types[root].primary_key
-            row = known or self._transaction.read(root, dict(zip(names, key, strict=True)))
+        for place in self._touched:
+            row = self._rows.get(place)
             if row is None:
-                continue
+                root, *key = place
+                names = self._model.types[root].primary_key
+                row = self._transaction.read(root, dict(zip(names, key, strict=True)))
+                if row is None:
+                    continue
             entity_type = self._model.types[row[TYPE]]
             for name in entity_type.required:
                 if name in entity_type.attributes and row.get(name) is None:
@@ -182,14 +186,14 @@ class Batch:
         return entity_type
 
     def _row(self, entity_type: EntityType, key: Key) -> dict[str, Any]:
-        row = self._touched.get((entity_type.root, *key.values()))
+        row = self._rows.get((entity_type.root, *key.values()))
         row = row or self._transaction.read(entity_type.root, key)
         if row is None or row[TYPE] not in entity_type.concrete:
             raise EntityNotFoundError(f"There is no {entity_type.name} {', '.join(key.values())}.")
         return row
 
     def _exists(self, entity_type: EntityType, key: Key) -> bool:
-        row = self._touched.get((entity_type.root, *key.values()))
+        row = self._rows.get((entity_type.root, *key.values()))
         return (row or self._transaction.read(entity_type.root, key)) is not None
 
     def _make(self, declared: EntityType, payload: Payload) -> Entity:
@@ -232,12 +236,15 @@ class Batch:
         return self._result(entity_type, row, values, payload)
 
     def _touch(self, entity_type: EntityType, row: dict[str, Any]) -> None:
-        key = tuple(row[name] for name in entity_type.primary_key)
-        self._touched[entity_type.root, *key] = row
+        place = (entity_type.root, *(row[name] for name in entity_type.primary_key))
+        self._touched[place] = None
+        self._rows[place] = row
+        self._defaults.forget(entity_type.root)
 
     def _invalidate_rows(self) -> None:
         self._has_cascaded = True
-        self._touched = dict.fromkeys(self._touched)
+        self._rows.clear()
+        self._defaults.forget()
 
     def _refuse_immutable(
         self, entity_type: EntityType, row: Mapping[str, Any], values: Mapping[str, Any]
@@ -248,11 +255,9 @@ class Batch:
                 raise ValidationError(f"{entity_type.name}.{name} cannot be changed.")
 
     def _result(
-        self, entity_type: EntityType, row: Mapping[str, Any], names: Any, payload: Payload
+        self, entity_type: EntityType, row: dict[str, Any], names: Any, payload: Payload
     ) -> Entity:
-        shown = [name for name in names if entity_type.has(name)]
-        complete = {name: row.get(name) for name in entity_type.attributes} | dict(row)
-        entity = self._serializer.changed(entity_type, complete, shown)
+        entity = self._serializer.changed(entity_type, row, names)
         entity.update(payload.references)
         entity.update(payload.moments)
         return entity

@@ -33,6 +33,8 @@ def embed(model: Model, created: Mapping[tuple[str, ...], Created], *, repeats: 
         repeats: Whether a member is sent whole in both places. Otherwise it is whole in the first
             one, and a reference in the other.
     """
+    if not created:
+        return
     joined = {
         relation.target: (name, relation.pairs[0][1])
         for entity_type in model.types.values()

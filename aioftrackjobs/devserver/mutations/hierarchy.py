@@ -46,6 +46,5 @@ class Hierarchy:
                         f"{name} {own_id} cannot be below itself: its {key} leads back to it."
                     )
                 path.add(above)
-                row = self._transaction.read(root, {"id": above})
-                above = row.get(key) if row is not None else None
+                above = self._transaction.value(root, "id", above, key)
             known |= path

@@ -95,7 +95,9 @@ def _set(payload: Payload, name: str, value: Any, entity_type: EntityType) -> No
         raise ValidationError(
             f"{entity_type.name}.{name} is given twice, and not the same both times."
         )
-    payload.values |= dict.fromkeys((name, *entity_type.attributes[name].aliases), value)
+    payload.values[name] = value
+    for alias in entity_type.attributes[name].aliases:
+        payload.values[alias] = value
 
 
 def _relate(

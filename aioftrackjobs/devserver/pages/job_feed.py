@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,6 +61,8 @@ class JobFeed:
         self._early: list[Sequence[Change]] = []
         self._resets = 0
         self._looked_at = datetime.now(UTC)
+        #: What gets each change of a Job, by its id.
+        self.watched: dict[str, Callable[[Change], None]] = {}
         self._clear()
 
     def _clear(self) -> None:
@@ -168,6 +170,8 @@ class JobFeed:
         for change in changes:
             row = change.after or change.before or {}
             if change.table == jobs:
+                if watch := self.watched.get(row["id"]):
+                    watch(change)
                 self._apply_to_job(row["id"], change)
                 self._changed(row["id"])
             elif row.get("job_id"):

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import anyio
 from anyio.to_thread import run_sync
 from pydantic_core import from_json, to_json
+from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from aioftrackjobs.devserver.api_errors import EntityNotFoundError, RequestError
@@ -19,6 +20,7 @@ from aioftrackjobs.devserver.pages import jobs
 from aioftrackjobs.devserver.pages.access import Run, Visit
 from aioftrackjobs.devserver.pages.job_feed import JobFeed
 from aioftrackjobs.devserver.pages.rendering import html
+from aioftrackjobs.devserver.pages.stops import Stops
 from aioftrackjobs.devserver.pages.streams import Streams
 from aioftrackjobs.protocol.query import quote_list
 
@@ -33,9 +35,6 @@ NEXT = (
 #: Ends of the names of files that are shown as text, how many are, and bytes of one that are.
 _TEXTS = (".txt", ".log", ".json", ".csv", ".md", ".yml", ".yaml", ".xml", ".py", ".ini")
 _MOST_READ, _SHOWN = 10, 64 * 1024
-#: Seconds in which the owner of a Job may overwrite a stop request with data that it read before,
-#: and how often the request is then written.
-_OVERWRITTEN_WITHIN, _REPETITIONS = 0.3, 5
 #: What keeps a file of a Job from doing anything in the page's name, if a browser shows it.
 _FILE_HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 
@@ -48,6 +47,7 @@ class JobPages:
         self._run = run
         self._streams = streams
         self._feed = JobFeed(engine, run, streams)
+        self._stops = Stops(engine, run, streams, self._feed)
         self._rendering = anyio.CapacityLimiter(1)  # several would take the time of all requests
         self._rows: dict[str, tuple[tuple[Any, ...], Markup]] = {}
 
@@ -187,17 +187,15 @@ class JobPages:
         """Request that a Job stops."""
         job_id, reason = visit.request.path_params["job"], visit.field("reason")
         try:
-            for _ in range(_REPETITIONS):
-                if not await self._run(jobs.stop_job, self._engine, visit.user, job_id, reason):
-                    break
-                await anyio.sleep(_OVERWRITTEN_WITHIN)
-                if not await self._run(jobs.is_stop_lost, self._engine, job_id):
-                    break
+            is_kept = await self._stops.write(visit.user, job_id, reason)
         except RequestError as error:
             return await self._job_page(
                 visit, job_id, error.status, reason=reason, error=error.content
             )
-        return _to_job(job_id)
+        response = _to_job(job_id)
+        if is_kept:
+            response.background = BackgroundTask(self._stops.keep, visit.user, job_id, reason)
+        return response
 
     async def fail_lost(self, visit: Visit) -> Response:
         """Fail the Jobs that are running and whose lease has ended: one, or all of a user."""

@@ -205,7 +205,7 @@ def _row(entity: Mapping[str, Any]) -> JobRow:
         finished_at=_time(entity["finished_at"]),
         owner=_owner(lease) if isinstance(lease, dict) and not is_over(entity["status"]) else "",
         until=until_of(data) if is_running else None,
-        stop=_stop(data),
+        stop=stop_in(data),
         attachments=tuple(
             _attachment(link["component"]) for link in entity["job_components"] if link["component"]
         ),
@@ -249,7 +249,8 @@ def _owner(lease: Mapping[str, Any]) -> str:
     return ":".join(str(part) for part in (host, pid) if isinstance(part, str | int))
 
 
-def _stop(data: Mapping[str, Any]) -> dict[str, str] | None:
+def stop_in(data: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the stop request in the data of a Job; None if there is none."""
     stop = data.get("stop")
     parts = stop.items() if isinstance(stop, dict) else ()
     texts = {name: value for name, value in parts if isinstance(value, str) and value.strip()}
@@ -286,16 +287,6 @@ def stop_job(engine: Engine, identity: Identity, job_id: str, reason: str) -> bo
         return False
     _update(engine, identity, {job_id: {"data": data}})
     return True
-
-
-def is_stop_lost(engine: Engine, job_id: str) -> bool:
-    """Return whether a Job still runs and has no stop request, although one was written.
-
-    Raises:
-        EntityNotFoundError: If there is no such Job any more.
-    """
-    job = row(engine, job_id)
-    return not is_over(job.status) and job.stop is None
 
 
 def fail_lost(engine: Engine, identity: Identity, wanted: Filter, ids: Collection[str]) -> int:

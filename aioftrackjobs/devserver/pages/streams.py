@@ -44,6 +44,7 @@ class Streams:
         self._open = 0
         self._is_closed = False
         self._changed = asyncio.Event()
+        self._waiting = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def respond(self, step: Step, position: str) -> Response:
@@ -68,10 +69,20 @@ class Streams:
                 f"{self._most} pages are kept up to date already. Close some of them.", _RETRY_AFTER
             )
 
+    async def changes(self) -> bool:
+        """Wait until something may have changed; return whether the server goes on."""
+        self._loop = asyncio.get_running_loop()
+        self._waiting += 1
+        try:
+            await self._changed.wait()
+        finally:
+            self._waiting -= 1
+        return not self._is_closed
+
     def wake(self) -> None:
         """Send what is new; from any thread."""
         loop = self._loop
-        if loop is not None and self._open:
+        if loop is not None and (self._open or self._waiting):
             with suppress(RuntimeError):  # the server is stopping, and its loop is closed
                 loop.call_soon_threadsafe(self._wake)
 

@@ -7,7 +7,7 @@ values before the change. The values after it are read at the end of the transac
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -18,6 +18,8 @@ from pydantic_core import from_json
 _ROW, _TYPE = "_row", "_type"
 #: Arguments that any SQLite takes in one call of a function.
 _ARGUMENTS = 100
+#: SQL for the rows of a table that were changed, as they are now, each with its number first.
+_CHANGED = f'SELECT * FROM "{{0}}" WHERE "{_ROW}" IN (SELECT row FROM _change WHERE name = ?)'
 _SETUP = (
     "PRAGMA temp_store = MEMORY",
     "CREATE TEMP TABLE _change (name TEXT, row INTEGER, before TEXT)",
@@ -74,21 +76,21 @@ class ChangeLog:
         first: dict[tuple[str, int], Mapping[str, Any] | None] = {}
         for name, row, before in self._driver.execute("SELECT name, row, before FROM _change"):
             if (name, row) not in first:
-                first[name, row] = before and self._row(
-                    name, chain.from_iterable(from_json(before))
-                )
-        if not first:
-            return
-        self._driver.execute("DELETE FROM _change")
-        for (name, row), before in first.items():
-            sql = f'SELECT * FROM "{name}" WHERE "{_ROW}" = ?'
-            found = self._driver.execute(sql, (row,)).fetchone()
-            after = found and self._row(name, found)
-            if before != after:
-                yield Change(name, before, after)
+                first[name, row] = before and self._row(name, [*chain(*from_json(before))])
+        after = {
+            (name, values[0]): self._row(name, values)
+            for name in dict.fromkeys(name for name, _ in first)
+            for values in self._driver.execute(_CHANGED.format(name), (name,))
+        }
+        if first:
+            self._driver.execute("DELETE FROM _change")
+        for place, before in first.items():
+            now = after.get(place)
+            if before != now:
+                yield Change(place[0], before, now)
 
-    def _row(self, name: str, values: Iterable[Any]) -> dict[str, Any]:
-        texts = (value.decode() if isinstance(value, bytes) else value for value in values)
+    def _row(self, name: str, values: Sequence[Any]) -> dict[str, Any]:
+        texts = [value.decode() if isinstance(value, bytes) else value for value in values]
         return dict(zip(self._columns[name], texts, strict=True))
 
 

@@ -122,11 +122,16 @@ class Transaction:
     def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row with the given *key*, None if there is none."""
         sql = f'SELECT * FROM "{table}"{_where(key)}'
-        cursor = self._driver.execute(sql, tuple(key.values()))
-        row = cursor.fetchone()
+        row = self._driver.execute(sql, tuple(key.values())).fetchone()
         if row is None:
             return None
-        return dict(zip((column[0] for column in cursor.description), row, strict=True))
+        return dict(zip(self._store.tables.columns[table], row, strict=True))
+
+    def value(self, table: str, name: str, value: Any, column: str) -> Any:
+        """Return *column* of the row whose *name* is *value*, None if there is none."""
+        sql = f'SELECT "{column}" FROM "{table}"{_where([name])}'
+        row = self._driver.execute(sql, (value,)).fetchone()
+        return row[0] if row else None
 
     def lowest(self, table: str, order: str, column: str) -> Any:
         """Return *column* of the row with the lowest *order*, None if there is none."""
@@ -360,6 +365,8 @@ class Database(Connection):
 
     def __init__(self, model: Model, tables: Tables, database: str | Path | None = None) -> None:
         name = _IN_MEMORY if database is None else str(database)
+        #: The copy that the content is equal to while SQLite counts no more changes than then.
+        self._unchanged: tuple[sqlite3.Connection | None, int] = None, 0
         try:
             if name != _IN_MEMORY:
                 _make_private(Path(name))
@@ -417,12 +424,16 @@ class Database(Connection):
         copy = sqlite3.connect(_IN_MEMORY, check_same_thread=False)
         with self._lock:
             self.driver.backup(copy)
+            self._unchanged = copy, self.driver.total_changes
         return copy
 
     def restore(self, saved: sqlite3.Connection) -> None:
         """Replace all content by what was saved."""
         with self._lock:
-            saved.backup(self.driver)
+            # SQLite reads all schemas again after it, which takes longer than most tests.
+            if self.is_lasting or self._unchanged != (saved, self.driver.total_changes):
+                saved.backup(self.driver)
+                self._unchanged = saved, self.driver.total_changes
 
     @contextmanager
     def beside(self) -> Iterator[Connection]:

@@ -37,6 +37,7 @@ class Tables:
 
     Attributes:
         clauses: The tables in queries, by the name of the family's root type.
+        columns: The names of their columns, in order.
         references: For each table, the columns with a foreign key: its table and column.
         creating: The statements that create all tables, in order.
     """
@@ -55,7 +56,10 @@ class Tables:
             if link is not None and link.hidden and link.entity_type not in self.clauses:
                 ends = {link.here: entity_type.root, link.there: model.types[relation.target].root}
                 self._add_hidden(link.entity_type, ends)
-        columns = {name: frozenset(table.c.keys()) for name, table in self.clauses.items()}
+        self.columns: dict[str, tuple[str, ...]] = {
+            name: tuple(table.c.keys()) for name, table in self.clauses.items()
+        }
+        columns = {name: frozenset(each) for name, each in self.columns.items()}
         self.creating += triggers_of(model, columns, self.references)
         self.creating += custom_attribute_triggers(model, columns)
 
