@@ -58,6 +58,20 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Make the pictures of the documentation anew: pages, terminals, plots of benchmarks."""
+    install(session, "browser")
+    taken = ("test_looks.py", "test_pictures.py", "test_demo.py")
+    files = [str(path) for path in Path("tests").rglob("test_*.py") if path.name in taken]
+    session.run("pytest", "--pictures", "-k", "picture", *files)
+    session.run(
+        "python", "tests/benchmarks/growth.py", "--quick", "--plot=docs/pictures/growth.svg"
+    )
+    floors = ("--parts=floors", "--latencies=0", "--quick", "--plot=docs/pictures/floors.svg")
+    session.run("python", "tests/benchmarks/farm.py", *floors)
+
+
+@nox.session
 def engines(session: nox.Session) -> None:
     """Test engines on PostgreSQL and Redis, where they are installed; arguments go to pytest.
 
@@ -114,6 +128,13 @@ def typing(session: nox.Session) -> None:
     install(session, "types")
     session.run("python", "tests/typing/check_models.py")
     session.run("python", "tests/typing/completeness.py")
+
+
+@nox.session
+def api(session: nox.Session) -> None:
+    """List what would break programs of the last version, or of the revision that is named."""
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "api"))
+    session.run("python", "tests/typing/api_changes.py", *session.posargs)
 
 
 @nox.session

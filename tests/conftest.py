@@ -27,6 +27,8 @@ _SLOW_LIMIT = 240
 #: Tests of what users do run under pytest-asyncio, as most users' own tests do.
 _ACCEPTANCE = Path(__file__).parent / "acceptance"
 
+_PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -35,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="core",
         help="which integration tests run on every HTTP client and event loop: those marked "
         "every_client (the default), or all",
+    )
+    parser.addoption(
+        "--pictures", action="store_true", help="write the pictures of the documentation"
     )
 
 
@@ -171,3 +176,9 @@ def server(shared_server: SharedServer) -> Iterator[ServerHandle]:
     """A server on a free port, as new."""
     with shared_server.as_new() as handle:
         yield handle
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The folder for pictures: that of the documentation with the option --pictures."""
+    return _PICTURES if request.config.getoption("--pictures") else tmp_path

@@ -284,7 +284,7 @@ async def read_body(request: Request, largest: int, *, seconds: float, idle: flo
         raise _too_big(largest)
     chunks, size, more = list[bytes](), 0, True
     ends_at = anyio.current_time() + seconds
-    with anyio.move_on_at(min(ends_at, anyio.current_time() + idle)) as time:
+    with anyio.CancelScope(deadline=min(ends_at, anyio.current_time() + idle)) as time:
         while more:
             message = await request.receive()
             if message["type"] == "http.disconnect":

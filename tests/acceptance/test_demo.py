@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from .screens import draw, screen
+
 DEMO = ("-m", "aioftrackjobs.cli", "demo")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
 
@@ -141,11 +143,17 @@ async def test_interrupt_leaves_cleanly(launch: Callable[..., Any], tmp_path: Pa
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def narrow(
+    tmp_path_factory: pytest.TempPathFactory, environment: Callable[[Path], dict[str, str]]
+) -> Run:
+    """One demo with two Jobs in a narrow terminal."""
+    return _in_terminal({**environment(tmp_path_factory.mktemp("demo")), "COLUMNS": "40"})
+
+
 @POSIX
-def test_narrow_terminal_shows_live_bars_and_descriptions(
-    tmp_path: Path, environment: Callable[[Path], dict[str, str]]
-) -> None:
-    run = _in_terminal({**environment(tmp_path), "COLUMNS": "40"})
+def test_narrow_terminal_shows_live_bars_and_descriptions(narrow: Run) -> None:
+    run = narrow
 
     assert run.code == 0
     bars = re.findall(r"sh010 +maya.*? (\d+)%", _without_escapes(run.out))
@@ -155,6 +163,29 @@ def test_narrow_terminal_shows_live_bars_and_descriptions(
     assert all(len(line) <= 40 for line in explained.splitlines())
     table = _without_escapes(_table(run)).replace("\r", "")
     assert re.search(r"^ ?maya +done +Transcode sh010 *$", table, re.MULTILINE)
+
+
+@POSIX
+def test_a_picture_is_taken(
+    request: pytest.FixtureRequest,
+    narrow: Run,
+    pictures: Path,
+    tmp_path: Path,
+    environment: Callable[[Path], dict[str, str]],
+) -> None:
+    """That of the documentation is wider, and has more Jobs."""
+    run, width = narrow, 40
+    if request.config.getoption("--pictures"):
+        width = 100
+        run = _in_terminal({**environment(tmp_path), "COLUMNS": str(width)}, jobs=5)
+    lines = screen(run.out.partition("\r\n\r\nTo do the same")[0])
+
+    picture = draw("aioftrackjobs demo", lines, width)
+    (pictures / "terminal-demo.svg").write_text(picture, "utf-8")
+
+    names = [line.split()[0] for line in map(_without_escapes, lines) if "100%" in line]
+    assert {"sh010", "sheet"} <= set(names)
+    assert len(names) == len(set(names)), "the picture shows the bars once, as they are at the end"
 
 
 @POSIX
@@ -192,13 +223,17 @@ def _table(run: Run) -> str:
     return run.out.partition("What the server has stored:")[2].partition("on purpose")[0]
 
 
-def _in_terminal(env: dict[str, str]) -> Run:
-    """Run the demo with two Jobs in a terminal."""
+def _in_terminal(env: dict[str, str], jobs: int = 2) -> Run:
+    """Run the demo in a terminal."""
     import pty
 
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, *DEMO, "--jobs", "2"], env=env, stdin=theirs, stdout=theirs, stderr=theirs
+        [sys.executable, *DEMO, "--jobs", str(jobs)],
+        env=env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
     ) as process:
         os.close(theirs)
         written = b"".join(iter(lambda: _read(ours), b""))

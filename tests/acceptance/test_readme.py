@@ -42,7 +42,8 @@ PAGES = {
         for path in sorted((ROOT / "docs").glob("**/*.md"))
     },
 }
-CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
+#: Pages of the repository that the site does not have, and whose blocks are not run.
+OTHERS = {name: ROOT / ".github" / name for name in ("CONTRIBUTING.md", "SECURITY.md")}
 #: What looks like a path of the repository: types of content, and programs of an environment.
 NO_PATHS = ("application/", "image/", "text/", "video/", ".venv/")
 #: The first line of a block that is a whole test file, which pytest runs.
@@ -51,8 +52,12 @@ TEST_FILE = "import pytest"
 FILE = re.compile(r"# (\w+\.py)\n")
 
 
+def path_of(page: str) -> Path:
+    return PAGES.get(page) or OTHERS[page]
+
+
 def text_of(page: str) -> str:
-    return PAGES.get(page, CONTRIBUTING).read_text(encoding="utf-8")
+    return path_of(page).read_text(encoding="utf-8")
 
 
 def spans(page: str) -> list[str]:
@@ -214,7 +219,7 @@ def test_clients_that_are_passed_in_are_closed_by_their_own_blocks() -> None:
         assert each.index("as client") < each.index("AsyncSession(client=client)")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS])
 def test_every_test_that_is_named_exists(page: str) -> None:
     tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
 
@@ -236,9 +241,18 @@ def test_what_happens_is_proved_by_tests() -> None:
         assert re.search(r"Tests?:[^.]*`test_", paragraph), paragraph
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_what_is_promised_about_security_is_proved_by_tests() -> None:
+    promises = text_of("SECURITY.md").partition("## What is promised\n")[2].partition("\nA viol")[0]
+    items = promises.strip().split("\n- ")
+
+    assert len(items) > 5
+    for item in items:
+        assert re.search(r"Tests?: `test_", item), item
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS])
 def test_every_link_leads_to_a_file_and_a_heading(page: str) -> None:
-    path = PAGES.get(page, CONTRIBUTING)
+    path = path_of(page)
     for target in re.findall(r"\]\(([^)#\s]*(?:#[^)\s]*)?)\)", text_of(page)):
         if target.startswith("https://"):
             continue
@@ -255,7 +269,7 @@ def anchor_of(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS])
 def test_every_path_that_is_named_exists(page: str) -> None:
     """From the root, from the package or, in the text about it, from the embedded server."""
     bases = [ROOT, PACKAGE, PACKAGE / "devserver"]
@@ -268,7 +282,7 @@ def test_every_path_that_is_named_exists(page: str) -> None:
             assert any((base / span).exists() for base in bases), span
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS])
 def test_every_module_and_attribute_that_is_named_exists(page: str) -> None:
     for span in spans(page):
         name = re.fullmatch(r"aioftrackjobs((?:\.\w+)+)(?:\(.*\))?", span)
@@ -283,9 +297,7 @@ def test_every_module_and_attribute_that_is_named_exists(page: str) -> None:
             value = getattr(value, part)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in [*PAGES, "CONTRIBUTING.md"] if page != "protocol.md"]
-)
+@pytest.mark.parametrize("page", [page for page in [*PAGES, *OTHERS] if page != "protocol.md"])
 def test_every_name_in_code_font_occurs_in_the_code(page: str) -> None:
     text = text_of(page)
     known = words_of_the_code() | set(re.findall(r"\w+", " ".join(BLOCK.findall(text))))

@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 
 from findings import Figures, Findings, Peer, aims, table
 from measuring import JOBS, UPDATES
+from plotting import bars
 from run import HERE, ROOT, Bench, Result, Workload, benching, machine, measure, render
 from server import rate, request, update
 
@@ -247,6 +248,9 @@ def run(options: argparse.Namespace) -> None:
             measure_without_latency(benches[0], findings, clients, options)
         late = {latency: work_of(bench)["late"] for latency, bench in benches.items()}
     show(findings, late, options)
+    if options.plot is not None and findings.floors:
+        costs = {peer.title: figures.cpu for (peer, _), figures in findings.floors.items()}
+        options.plot.write_text(bars("CPU for each operation", costs), encoding="utf-8")
 
 
 def measure_without_latency(
@@ -314,6 +318,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--profile", nargs="?", type=int, const=100, metavar="TASKS", help="profile ours instead"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.svg", help="write a plot of the floors to a file"
     )
     parser.add_argument(
         "--python",

@@ -15,27 +15,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from measuring import Memory, Stopwatch, report
+from plotting import Points, lines
 from run import Bench, benching, machine, render
 
 PARTS = ("work", "known", "memory", "ends", "idle")
 WORK, KNOWN = (10, 100, 1_000, 10_000), (1, 100, 10_000, 100_000)
 QUICK_WORK, QUICK_KNOWN = (10, 100, 1_000), (1, 100, 10_000)
 
-#: Width and height of a plot, and its margin.
-_WIDTH, _HEIGHT, _MARGIN = 480, 260, 56
-
 #: Seconds that a Job may take to end, also on a machine that is busy with other work.
 _GRACE = 120
-
-Points = Sequence[tuple[float, float]]
 
 
 # The measured programs, in processes of their own
@@ -196,47 +190,7 @@ def run(options: argparse.Namespace) -> None:
             )
     print(f"{machine(sys.executable)}; load average at the end {os.getloadavg()[0]:.1f}.")
     if options.plot is not None and plots:
-        options.plot.write_text(svg(plots), encoding="utf-8")
-
-
-def svg(plots: dict[str, Points]) -> str:
-    """Return the plots one below the other: logarithmic sizes, microseconds from zero."""
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" '
-        f'height="{_HEIGHT * len(plots)}" font-family="sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="white"/>',
-    ]
-    for number, (title, points) in enumerate(plots.items()):
-        parts.append(f'<g transform="translate(0 {number * _HEIGHT})">')
-        parts += _plot(title, points)
-        parts.append("</g>")
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _plot(title: str, points: Points) -> list[str]:
-    last, top = math.log10(points[-1][0]) or 1.0, 1.2 * max(seconds for _, seconds in points)
-    floor, right = _HEIGHT - _MARGIN, _WIDTH - _MARGIN
-    places = [
-        (
-            _MARGIN + (right - _MARGIN) * math.log10(size) / last,
-            floor - (floor - _MARGIN) * seconds / top,
-        )
-        for size, seconds in points
-    ]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    middle = 'text-anchor="middle"'
-    parts = [
-        f'<text x="{_MARGIN}" y="24" font-weight="bold">{title}</text>',
-        f'<path d="M{_MARGIN} {_MARGIN}V{floor}H{right}" stroke="gray" fill="none"/>',
-        f'<polyline points="{line}" stroke="#1f6fb2" stroke-width="2" fill="none"/>',
-    ]
-    for (x, y), (size, seconds) in zip(places, points, strict=True):
-        parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#1f6fb2"/>',
-            f'<text x="{x:.1f}" y="{y - 8:.1f}" {middle}>{1e6 * seconds:,.0f} us</text>',
-            f'<text x="{x:.1f}" y="{floor + 16}" {middle}>{size:,.0f}</text>',
-        ]
-    return parts
+        options.plot.write_text(lines(plots), encoding="utf-8")
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,13 +15,6 @@ from tests.devserver.browsing import visiting
 from tests.devserver.caller import Caller
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-_PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--pictures", action="store_true", help="write the pictures of the documentation"
-    )
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +68,3 @@ async def open_page(chromium: Any) -> AsyncIterator[Callable[..., Any]]:
 def _note(errors: list[str], message: Any) -> None:
     if "Content Security Policy" in message.text:
         errors.append(message.text)
-
-
-@pytest.fixture
-def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The folder for pictures: that of the documentation with the option --pictures."""
-    return _PICTURES if request.config.getoption("--pictures", default=False) else tmp_path

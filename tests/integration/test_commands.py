@@ -164,6 +164,15 @@ async def test_command_as_a_job_of_its_own(session: AsyncSession, tmp_path: Path
     assert await _attached(session) == ["result.txt"]
 
 
+async def test_no_shell_reads_the_arguments(session: AsyncSession) -> None:
+    words = ["$HOME", "; exit 7", "`id`", "*", "a b", "> x"]
+    code = "import sys; print(sys.argv[1:])"
+
+    result = await run_command(session, [sys.executable, "-c", code, *words], log="always")
+
+    assert (result.exit_code, result.log) == (0, f"{words}\n")
+
+
 async def test_retries_until_it_succeeds(session: AsyncSession, tmp_path: Path) -> None:
     tries = tmp_path / "tries"
 

@@ -39,8 +39,11 @@ class Telemetry:
         self.tracer = self.traces.get_tracer("test")
         self.observer = OpenTelemetryObserver(self.traces, self.meters)
 
+    def all_spans(self) -> Sequence[ReadableSpan]:
+        return self._exporter.get_finished_spans()
+
     def spans(self, name: str) -> list[ReadableSpan]:
-        return [each for each in self._exporter.get_finished_spans() if each.name == name]
+        return [each for each in self.all_spans() if each.name == name]
 
     def span(self, name: str) -> ReadableSpan:
         (span,) = self.spans(name)
@@ -281,6 +284,27 @@ async def test_metrics_of_jobs_requests_and_files(
         for point in points:
             texts = [str(value) for value in (point.attributes or {}).values()]
             assert not any(job.id in text or "work" in text for text in texts)
+
+
+async def test_neither_spans_nor_metrics_show_the_key_or_a_signed_address(
+    server: ServerHandle, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    async with connected(server, observer=telemetry.observer) as session:
+        with pytest.raises(ValueError, match="key"):
+            async with job_context(session, description=f"key {server.api_key}") as job:
+                component = await job.attach(b"x", name="a.txt")
+                await session.download(component, tmp_path / "a.txt")
+                raise ValueError(f"key {server.api_key} is wrong")
+        with pytest.raises(ServerError):
+            await session.query("Job where nothing is {text}", text=server.api_key).all()
+
+    spans = telemetry.all_spans()
+    assert {"ftrack job", "ftrack commit", "ftrack request", "ftrack upload"} <= {
+        each.name for each in spans
+    }
+    shown = [each.to_json() for each in spans] + [str(telemetry.points())]
+    secrets = (server.api_key, "apiKey", "signature", "/component/get", "/upload")
+    assert [text for text in shown for secret in secrets if secret in text] == []
 
 
 async def test_a_transfer_is_a_span_in_the_trace_of_its_caller(

@@ -36,7 +36,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.values import Reference
 
-from ...tables import Tables
+from ...tables import Tables, turns
 
 Wire = dict[str, Any]
 
@@ -357,6 +357,25 @@ async def test_commits_of_one_entity_keep_their_order(tables: Tables) -> None:
     assert [data for data in applied if data != "new"] == ["0", "1", "2", "3", "4"]
     assert stored(tables) == {"a": "4", "b": "new"}
     assert len(tables.batches[0]) == 2, "the create of b left with that of a"
+
+
+async def test_an_urgent_commit_waits_for_one_of_its_entity_and_for_nothing_else(
+    tables: Tables,
+) -> None:
+    tables.gate = anyio.Event()
+    async with dispatching(tables) as dispatcher:
+        first = submit(dispatcher, create("a", "0"))
+        await turns()
+        urgent = dispatcher.submit([update("a", "1")], ignore, is_urgent=True)
+        other = dispatcher.submit([create("b")], ignore, is_urgent=True)
+        with anyio.fail_after(20):
+            while tables.in_progress < 2:
+                await turns()
+        tables.gate.set()
+        ended = await outcomes(dispatcher, first, urgent, other)
+
+    assert [type(each) for each in ended] == [Applied] * 3
+    assert stored(tables) == {"a": "1", "b": "new"}
 
 
 async def test_a_closed_dispatcher_ends_what_was_not_sent(tables: Tables) -> None:
