@@ -47,7 +47,8 @@ def run_tests(session: nox.Session, *options: str) -> None:
     workers = ("-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist=worksteal")
     # Written bytecode is what makes the many child processes of the tests start fast.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
-    session.run("pytest", *workers, *options, *session.posargs, env=env)
+    # The services of engines have a session of their own.
+    session.run("pytest", *workers, "--ignore=tests/engines", *options, *session.posargs, env=env)
 
 
 @nox.session
