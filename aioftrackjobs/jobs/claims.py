@@ -37,12 +37,14 @@ from weakref import WeakSet
 import anyio
 
 from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.commit.request import WithdrawnError
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import (
     ArgumentError,
     CommitUncertainError,
+    ConnectError,
     EntityError,
     FtrackJobsError,
     JobOwnedError,
@@ -157,6 +159,8 @@ class Claims:
                 except (FtrackJobsError, ValueError) as exc:  # about this Job, perhaps
                     if may_pass(exc) and await self._pauses.wait(backoff, retry_after_of(exc)):
                         continue  # the Jobs are read again: others may have written this one
+                    if isinstance(exc, WithdrawnError):
+                        raise ConnectError("not sent in time") from None
                     is_refusal = isinstance(exc, (ServerError, EntityError, ValueError))
                     if may_pass(exc) or not is_refusal:
                         raise

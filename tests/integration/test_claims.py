@@ -12,6 +12,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 from aioftrackjobs import (
     ArgumentError,
     AsyncSession,
+    ConnectError,
     Job,
     JobOwnedError,
     JobStatus,
@@ -30,7 +32,7 @@ from aioftrackjobs import (
     TransportError,
     job_context,
 )
-from aioftrackjobs.config.retry import NO_RETRIES
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Process, this_process
@@ -607,3 +609,13 @@ async def test_daemons_in_processes_of_their_own_run_each_job_once(tmp_path: Pat
             jobs = await session.query("Job").of(Job).all()
             assert {job.status for job in jobs} == {JobStatus.DONE}
             assert sorted(ran) == sorted(job.id for job in jobs)
+
+
+async def test_a_claim_that_never_leaves_raises_what_says_so(server: ServerHandle) -> None:
+    timings = replace(QUICK, data_send_limit=-1.0)  # each request waits too long for its turn
+    retry = RetryPolicy(first_delay=0.001, longest_delay=0.001, budget=0.05)
+    async with connected(server) as producer, connected(server, timings=timings, retry=retry) as s:
+        producer.create(Job, {"status": "queued"})
+        await producer.commit()
+        with pytest.raises(ConnectError, match="not sent in time"):
+            await s.claim_job("Job")
