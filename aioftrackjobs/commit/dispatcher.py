@@ -162,28 +162,23 @@ class Dispatcher:
         self,
         operations: Sequence[Operation],
         settle: Settle,
-        *,
+        manner: Manner | None = None,
         uncertain_because: TransportError | None = None,
-        **manner: Unpack[Manner],
     ) -> PendingRequest:
         """Queue a commit.
 
         Args:
             operations: At least one.
             settle: Called once with the outcome, also if the caller has stopped waiting.
+            manner: How it is sent; None for the usual one.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
-            manner: How it is sent.
 
         Raises:
             SessionStateError: The session is not open.
         """
         if self.refusal is not None:
             raise SessionStateError(self.refusal)
-        return self._enter(
-            PendingRequest.of_commit(
-                operations, settle, uncertain_because=uncertain_because, **manner
-            )
-        )
+        return self._enter(PendingRequest.of_commit(operations, settle, manner, uncertain_because))
 
     async def call(
         self, operations: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
