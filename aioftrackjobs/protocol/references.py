@@ -80,7 +80,7 @@ def server_set_rows(
         sent: dict[str, Any] = dict(operation.values)
         sent[ENTITY_TYPE] = entity_type
         for name, value in key:
-            sent[name] = value
+            sent[name] = value  # noqa: PERF403 - update() takes twice as long
         says_more = row != sent and not row.items() <= sent.items()  # most are just equal
         if says_more or (included and operation.target in included):
             included.add(operation.target)
