@@ -22,7 +22,7 @@ loop whose next round matters guards each round by :meth:`BackgroundTasks.surviv
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -54,8 +54,6 @@ _NAME = "aioftrackjobs host"
 #: What has spawned this work, unless a caller waits for it in :meth:`BackgroundTasks.finish`.
 _spawned_by: ContextVar[BackgroundTasks | None] = ContextVar("aioftrackjobs_spawned", default=None)
 
-_NOTHING = nullcontext()
-
 #: How often work is started again if the shutdown of the event loop has cancelled it.
 _RESTARTS = 3
 
@@ -72,10 +70,7 @@ class KeepAlive:
         self._background._kept_alive += 1
 
     def __exit__(self, *_: object) -> None:
-        background = self._background
-        background._kept_alive -= 1
-        if background._kept_alive == background._blocks or background._loop_is_shutting_down:
-            background._note_exit()
+        self._background.end_wait()
 
 
 class _KeepAliveForBlock(KeepAlive):
@@ -321,9 +316,22 @@ class BackgroundTasks:
         """
         return self._keep_alive
 
-    def keep_alive_for_caller(self) -> AbstractContextManager[None]:
-        """Do as :meth:`keep_alive`, unless background work calls it: no caller waits for that."""
-        return _NOTHING if _spawned_by.get() is self else self._keep_alive
+    def begin_wait(self) -> bool:
+        """Do as :meth:`keep_alive` up to :meth:`end_wait`; return whether that must be called.
+
+        Not if background work calls it, since no caller waits for that. It is no context, because
+        it runs for each commit.
+        """
+        if _spawned_by.get() is self:
+            return False
+        self._kept_alive += 1
+        return True
+
+    def end_wait(self) -> None:
+        """Note that a caller waits no longer."""
+        self._kept_alive -= 1
+        if self._kept_alive == self._blocks or self._loop_is_shutting_down:
+            self._note_exit()
 
     def keep_alive_for_block(self) -> KeepAlive:
         """Do as :meth:`keep_alive`, but only while there may be a task that exits the block.

@@ -29,6 +29,20 @@ def not_created(entity: Entity) -> str:
     )
 
 
+class Reads(Protocol):
+    """The queries whose responses have not arrived, and must not overwrite what is newer.
+
+    Attributes:
+        open_reads: Their numbers.
+    """
+
+    open_reads: dict[int, None]
+
+    def note_write(self, entity: Entity, names: Iterable[str]) -> None:
+        """Remember, while there are any, that the server has applied new values of an entity."""
+        ...
+
+
 class UnitOfWorkContext(Protocol):
     """What a unit of work needs of the entities of its session.
 
@@ -41,6 +55,11 @@ class UnitOfWorkContext(Protocol):
     creators: WeakValueDictionary[Hashable, Any]
     count: Iterator[int]
 
+    @property
+    def reads(self) -> Reads:
+        """The queries whose responses have not arrived."""
+        ...
+
     def units(self) -> Iterable[Any]:
         """Return the units of work that users' code has, of tasks and of blocks."""
         ...
@@ -50,13 +69,6 @@ class UnitOfWorkContext(Protocol):
 
         Raises:
             MalformedResponseError: The rows cannot be read.
-        """
-        ...
-
-    def note_written(self, entity: Entity, names: Iterable[str]) -> None:
-        """Remember that the server has applied new values of an entity.
-
-        A read that began earlier must not overwrite them with older ones.
         """
         ...
 
@@ -237,7 +249,8 @@ def settle_applied(
             context.forget(entity)
         if values:
             settle(entity, values)
-            context.note_written(entity, values)
+            if context.reads.open_reads:
+                context.reads.note_write(entity, values)
 
 
 def end_creation(context: UnitOfWorkContext, unit: object, target: Reference) -> None:

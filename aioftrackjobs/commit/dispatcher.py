@@ -218,16 +218,20 @@ class Dispatcher:
 
     async def wait(self, request: PendingRequest) -> Outcome:
         """Wait for the end of *request*; a cancelled wait withdraws it if it was not sent."""
-        waiter = request.waiter() if request.outcome is None else None
-        with self._background.keep_alive_for_caller():
+        if (outcome := request.outcome) is None:
+            waiter = request.waiter()
+            is_caller = self._background.begin_wait()
             try:
-                if waiter is not None:
-                    await waiter
+                await waiter
             except BaseException:
                 self.withdraw(request)
                 raise
-        assert request.outcome is not None  # noqa: S101 - for type checkers
-        return request.outcome
+            finally:
+                if is_caller:
+                    self._background.end_wait()
+            outcome = request.outcome
+            assert outcome is not None  # noqa: S101 - for type checkers
+        return outcome
 
     def withdraw(self, request: PendingRequest) -> None:
         """End *request*, now or when it turns out that it was not received."""

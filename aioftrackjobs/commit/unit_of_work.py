@@ -339,7 +339,8 @@ class UnitOfWork:
                 await creator.settled()
             else:
                 break
-        if (request := self._begin(self._take_pending())) is not None:
+        taken, self._pending = self._pending, []
+        if (request := self._begin(taken)) is not None:
             outcome = await self._dispatcher.wait(request)
             if not isinstance(outcome, Applied):
                 self._raise(request, outcome)
