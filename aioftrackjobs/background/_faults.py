@@ -8,6 +8,8 @@ no faults: a cancellation of the task, and an interruption by Ctrl-C, which is f
 from __future__ import annotations
 
 import logging
+import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -112,8 +114,8 @@ class FaultGuard:
         redact: Removes secrets from the text of an error that is logged.
 
     Attributes:
-        interrupt_program: Hands an interruption by Ctrl-C over to the program; None where Ctrl-C
-            does not reach background work.
+        interrupt_program: Hands an interruption by Ctrl-C over to the program; None before the
+            work has begun.
     """
 
     def __init__(self, redact: Callable[[str], str]) -> None:
@@ -175,6 +177,21 @@ class Surviving:
         trace: TracebackType | None,
     ) -> bool:
         return error is not None and self._survives(error, self._what)
+
+
+def interrupt_asyncio(call_in_loop: Callable[[Callable[[], None]], object]) -> None:
+    """Raise a KeyboardInterrupt in a callback: asyncio lets that out of its event loop."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with suppress(RuntimeError):  # the loop has ended by this, or something else
+        call_in_loop(interrupt)
+
+
+def interrupt_trio() -> None:
+    """Do as Ctrl-C: trio raises a KeyboardInterrupt in its main task, or here if it may."""
+    signal.raise_signal(signal.SIGINT)
 
 
 def is_cancellation_of_task(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ loop whose next round matters guards each round by :meth:`BackgroundTasks.surviv
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,13 @@ import anyio.lowlevel
 import sniffio
 
 from aioftrackjobs.background._event_loop import EventLoop, Waiter, loop_caller, running_event_loop
-from aioftrackjobs.background._faults import FaultGuard, Surviving, is_cancellation_of_task
+from aioftrackjobs.background._faults import (
+    FaultGuard,
+    Surviving,
+    interrupt_asyncio,
+    interrupt_trio,
+    is_cancellation_of_task,
+)
 from aioftrackjobs.background._texts import name_of_function
 from aioftrackjobs.errors import SessionStateError
 
@@ -47,8 +53,6 @@ _NAME = "aioftrackjobs host"
 
 #: What has spawned this work, unless a caller waits for it in :meth:`BackgroundTasks.finish`.
 _spawned_by: ContextVar[BackgroundTasks | None] = ContextVar("aioftrackjobs_spawned", default=None)
-
-_NOTHING = nullcontext()
 
 #: How often work is started again if the shutdown of the event loop has cancelled it.
 _RESTARTS = 3
@@ -66,10 +70,7 @@ class KeepAlive:
         self._background._kept_alive += 1
 
     def __exit__(self, *_: object) -> None:
-        background = self._background
-        background._kept_alive -= 1
-        if background._kept_alive == background._blocks or background._loop_is_shutting_down:
-            background._note_exit()
+        self._background.end_wait()
 
 
 class _KeepAliveForBlock(KeepAlive):
@@ -143,18 +144,19 @@ class BackgroundTasks:
             import trio
 
             # Ctrl-C is for the program: trio keeps it from its system tasks, but not from their
-            # children.
+            # children. It keeps no other signal whose handler raises KeyboardInterrupt from them.
             @trio.lowlevel.enable_ki_protection
             async def begin(token: object) -> None:
                 await self._begin(token)
 
             self._entry = begin
+            self._guard.interrupt_program = interrupt_trio
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
 
             self._task = asyncio.get_running_loop().create_task(self._run(), name=_NAME)
-            self._guard.interrupt_program = self._interrupt_program
+            self._guard.interrupt_program = partial(interrupt_asyncio, self._call_in_loop)
         try:
             await self._started.wait()
         except BaseException:
@@ -207,11 +209,6 @@ class BackgroundTasks:
     def survives(self, error: BaseException, what: str) -> bool:
         """Return whether *error* is a fault, which is logged then, so that other work goes on."""
         return self._guard.survives(error, what)
-
-    def _interrupt_program(self) -> None:
-        """Interrupt the program as Ctrl-C does: asyncio lets this out of its event loop."""
-        with suppress(RuntimeError):  # it has ended by this, or something else
-            self._call_in_loop(_interrupt)
 
     def spawn(
         self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, turns: int = 0
@@ -319,9 +316,22 @@ class BackgroundTasks:
         """
         return self._keep_alive
 
-    def keep_alive_for_caller(self) -> AbstractContextManager[None]:
-        """Do as :meth:`keep_alive`, unless background work calls it: no caller waits for that."""
-        return _NOTHING if _spawned_by.get() is self else self._keep_alive
+    def begin_wait(self) -> bool:
+        """Do as :meth:`keep_alive` up to :meth:`end_wait`; return whether that must be called.
+
+        Not if background work calls it, since no caller waits for that. It is no context, because
+        it runs for each commit.
+        """
+        if _spawned_by.get() is self:
+            return False
+        self._kept_alive += 1
+        return True
+
+    def end_wait(self) -> None:
+        """Note that a caller waits no longer."""
+        self._kept_alive -= 1
+        if self._kept_alive == self._blocks or self._loop_is_shutting_down:
+            self._note_exit()
 
     def keep_alive_for_block(self) -> KeepAlive:
         """Do as :meth:`keep_alive`, but only while there may be a task that exits the block.
@@ -493,7 +503,3 @@ async def _wait_out(event: anyio.Event) -> BaseException | None:
         except anyio.get_cancelled_exc_class() as exc:  # asyncio's own ignores the shield
             cancellation = exc
     return cancellation
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt

@@ -5,12 +5,12 @@ And what the units of work of a session share: which of them creates what, and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from aioftrackjobs.commit.request import Outcome, PendingRequest, Settle
+from aioftrackjobs.commit.request import PendingRequest, Settle
 from aioftrackjobs.models import Entity, settle, settle_created, settle_late
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
@@ -29,6 +29,20 @@ def not_created(entity: Entity) -> str:
     )
 
 
+class Reads(Protocol):
+    """The queries whose responses have not arrived, and must not overwrite what is newer.
+
+    Attributes:
+        open_reads: Their numbers.
+    """
+
+    open_reads: dict[int, None]
+
+    def note_write(self, entity: Entity, names: Iterable[str]) -> None:
+        """Remember, while there are any, that the server has applied new values of an entity."""
+        ...
+
+
 class UnitOfWorkContext(Protocol):
     """What a unit of work needs of the entities of its session.
 
@@ -41,6 +55,11 @@ class UnitOfWorkContext(Protocol):
     creators: WeakValueDictionary[Hashable, Any]
     count: Iterator[int]
 
+    @property
+    def reads(self) -> Reads:
+        """The queries whose responses have not arrived."""
+        ...
+
     def units(self) -> Iterable[Any]:
         """Return the units of work that users' code has, of tasks and of blocks."""
         ...
@@ -50,13 +69,6 @@ class UnitOfWorkContext(Protocol):
 
         Raises:
             MalformedResponseError: The rows cannot be read.
-        """
-        ...
-
-    def note_written(self, entity: Entity, names: Iterable[str]) -> None:
-        """Remember that the server has applied new values of an entity.
-
-        A read that began earlier must not overwrite them with older ones.
         """
         ...
 
@@ -189,29 +201,19 @@ def latest_values(
 
 @dataclass(eq=False, slots=True)
 class InFlightCommit:
-    """A commit that has been submitted and has not ended; called with its outcome.
+    """A commit that has been submitted and has not ended.
 
     Attributes:
         taken: The changes that it contains.
-        settle: Updates the unit of work with the outcome.
-        on_end: Called with the outcome afterwards.
+        on_end: Called with the outcome, when the unit of work is settled.
         request: Its request; None before it is queued.
         rolled_back: Whether its changes are to be dropped if they were not applied.
     """
 
     taken: list[RecordedChange]
-    settle: Callable[[InFlightCommit, Outcome], None]
     on_end: Settle | None = None
     request: PendingRequest | None = None
     rolled_back: bool = False
-
-    def __call__(self, outcome: Outcome) -> None:
-        """Settle the commit with *outcome*."""
-        try:
-            self.settle(self, outcome)
-        finally:
-            if self.on_end is not None:
-                self.on_end(outcome)
 
 
 def split_done(
@@ -247,7 +249,8 @@ def settle_applied(
             context.forget(entity)
         if values:
             settle(entity, values)
-            context.note_written(entity, values)
+            if context.reads.open_reads:
+                context.reads.note_write(entity, values)
 
 
 def end_creation(context: UnitOfWorkContext, unit: object, target: Reference) -> None:

@@ -162,28 +162,23 @@ class Dispatcher:
         self,
         operations: Sequence[Operation],
         settle: Settle,
-        *,
+        manner: Manner | None = None,
         uncertain_because: TransportError | None = None,
-        **manner: Unpack[Manner],
     ) -> PendingRequest:
         """Queue a commit.
 
         Args:
             operations: At least one.
             settle: Called once with the outcome, also if the caller has stopped waiting.
+            manner: How it is sent; None for the usual one.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
-            manner: How it is sent.
 
         Raises:
             SessionStateError: The session is not open.
         """
         if self.refusal is not None:
             raise SessionStateError(self.refusal)
-        return self._enter(
-            PendingRequest.of_commit(
-                operations, settle, uncertain_because=uncertain_because, **manner
-            )
-        )
+        return self._enter(PendingRequest.of_commit(operations, settle, manner, uncertain_because))
 
     async def call(
         self, operations: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
@@ -223,16 +218,20 @@ class Dispatcher:
 
     async def wait(self, request: PendingRequest) -> Outcome:
         """Wait for the end of *request*; a cancelled wait withdraws it if it was not sent."""
-        waiter = request.waiter() if request.outcome is None else None
-        with self._background.keep_alive_for_caller():
+        if (outcome := request.outcome) is None:
+            waiter = request.waiter()
+            is_caller = self._background.begin_wait()
             try:
-                if waiter is not None:
-                    await waiter
+                await waiter
             except BaseException:
                 self.withdraw(request)
                 raise
-        assert request.outcome is not None  # noqa: S101 - for type checkers
-        return request.outcome
+            finally:
+                if is_caller:
+                    self._background.end_wait()
+            outcome = request.outcome
+            assert outcome is not None  # noqa: S101 - for type checkers
+        return outcome
 
     def withdraw(self, request: PendingRequest) -> None:
         """End *request*, now or when it turns out that it was not received."""

@@ -201,6 +201,7 @@ class PendingRequest:
             not known.
         last_error: Why the latest attempt to send it failed.
         outcome: Its end; None before.
+        encoded: What :meth:`encode` has returned; None before, and after its end.
         observed: What an observer sees of it; None without an observer.
         owner: What it was submitted to.
     """
@@ -234,7 +235,7 @@ class PendingRequest:
     outcome: Outcome | None = None
     observed: object = None
     owner: RequestOwner
-    _body: bytes | None = None
+    encoded: bytes | None = None
     _results: dict[int, Any] | None = None  # of operations that are known to be done, by index
     _waiters: Sequence[Waiter] = ()
 
@@ -247,17 +248,16 @@ class PendingRequest:
         cls,
         operations: Sequence[Operation],
         settle: Settle,
-        *,
+        manner: Manner | None = None,
         uncertain_because: TransportError | None = None,
-        **manner: Unpack[Manner],
     ) -> PendingRequest:
         """Return the request of a commit.
 
         Args:
             operations: At least one.
             settle: Called with the outcome.
+            manner: How it is sent; None for the usual one.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
-            manner: How it is sent.
         """
         request = cls(len(operations))
         request.operations = request.operations_left = operations
@@ -321,13 +321,13 @@ class PendingRequest:
         Raises:
             UnserialisableValueError: A value or a name has no wire form.
         """
-        if self._body is None:
+        if self.encoded is None:
             wire = self.call or [*map(encode_operation, self.operations_left)]
             try:
-                self._body = encode_batch(wire)
+                self.encoded = encode_batch(wire)
             except Exception as exc:  # noqa: BLE001 - whatever pydantic_core raises
                 raise UnserialisableValueError("the operations", type(exc).__name__) from None
-        return self._body
+        return self.encoded
 
     # What is left of it: less than all only after a refusal or a lost response
 
@@ -426,7 +426,7 @@ class PendingRequest:
             self._results = (self._results or {}) | dict.fromkeys(indices)
             self.count_left = self.count - len(self._results)
             self.operations_left = [self.operations[index] for index in self._indices_left()]
-            self._body = None
+            self.encoded = None
         return bool(indices)
 
     # Its end
@@ -448,7 +448,7 @@ class PendingRequest:
         """Set the *outcome*, call :attr:`settle`, and wake the callers, in this order."""
         self.outcome = outcome
         # A caller may hold the request for long; what it has carried need not stay in memory.
-        settle, self.settle, self._body = self.settle, None, None
+        settle, self.settle, self.encoded = self.settle, None, None
         try:
             if settle is not None:
                 settle(outcome)

@@ -162,7 +162,8 @@ class BatchSender:
         group = _not_ended(group)
         if not group:
             return (), []
-        body = join_batches([request.encode() for request in group])
+        # Most were encoded when their size was asked for.
+        body = join_batches([request.encoded or request.encode() for request in group])
         with withdrawal.sending(group):
             results = await self._api.send(body, withdrawal.operations, withdrawal)
         return withdrawal.group, results
@@ -435,7 +436,10 @@ class Withdrawal:
         if not self._has_left:
             if self._marks_sent:
                 for request in self.group:
-                    request.note_unsent()
+                    if request.is_abandoned or request.uncertain_because is not None:
+                        request.note_unsent()
+                    else:  # as nearly all
+                        request.is_sent = False
             self.proceed()
             self._may_cancel = True
 

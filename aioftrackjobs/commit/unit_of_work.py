@@ -339,7 +339,8 @@ class UnitOfWork:
                 await creator.settled()
             else:
                 break
-        if (request := self._begin(self._take_pending())) is not None:
+        taken, self._pending = self._pending, []
+        if (request := self._begin(taken)) is not None:
             outcome = await self._dispatcher.wait(request)
             if not isinstance(outcome, Applied):
                 self._raise(request, outcome)
@@ -376,7 +377,7 @@ class UnitOfWork:
             raise SessionStateError("a commit of this unit of work is in progress")
         taken = self._take_pending()
         operations = fold([*map(_operation_of, taken)])
-        return self._submit(InFlightCommit(taken, self._settle, on_end), operations)
+        return self._submit(InFlightCommit(taken, on_end), operations)
 
     async def settled(self) -> None:
         """Wait until no commit is in progress, also none whose caller was cancelled."""
@@ -390,7 +391,7 @@ class UnitOfWork:
     ) -> PendingRequest | None:
         """Queue a commit of the changes *taken*; None if there is nothing to send."""
         if operations := fold([*map(_operation_of, taken)]):
-            return self._submit(InFlightCommit(taken, self._settle), operations, uncertain_because)
+            return self._submit(InFlightCommit(taken), operations, uncertain_because)
         settle_applied(self._context, self, taken)
         self._update_to_delete()
         return None
@@ -410,24 +411,32 @@ class UnitOfWork:
         self._in_flight = commit
         try:
             request = self._dispatcher.submit(
-                operations,
-                commit,
-                uncertain_because=uncertain_because,
-                **self._manner,
+                operations, self._note_end, self._manner, uncertain_because
             )
         except BaseException:
             withdrawn = NotApplied(WithdrawnError("not sent"))
-            commit(withdrawn if uncertain_because is None else Unknown(uncertain_because))
+            self._note_end(withdrawn if uncertain_because is None else Unknown(uncertain_because))
             raise
         commit.request = self._last_request = request
         return request
 
-    def _settle(self, commit: InFlightCommit, outcome: Outcome) -> None:
-        """Update the entities, and what is pending and uncertain, after the end of *commit*.
+    def _note_end(self, outcome: Outcome) -> None:
+        """Settle the commit that is in progress; tell the one who has posted it.
 
         The worker that received the response calls this, also if the caller was cancelled.
         """
-        self._in_flight = None
+        commit, self._in_flight = self._in_flight, None
+        assert commit is not None  # noqa: S101 - for type checkers: each ends once
+        if commit.on_end is None:  # as nearly always
+            self._settle(commit, outcome)
+            return
+        try:
+            self._settle(commit, outcome)
+        finally:
+            commit.on_end(outcome)
+
+    def _settle(self, commit: InFlightCommit, outcome: Outcome) -> None:
+        """Update the entities, and what is pending and uncertain, after the end of *commit*."""
         # No match statement: this runs for each commit of a farm, and isinstance is faster.
         if isinstance(outcome, Applied):
             request, taken = commit.request, commit.taken

@@ -460,11 +460,6 @@ class EntityContext:
         except FtrackJobsError:
             logger.warning("a commit was applied, but its response is malformed", exc_info=True)
 
-    def note_written(self, entity: Entity, names: Iterable[str]) -> None:
-        """Remember, while a read is open, that the server has applied new values."""
-        if self.reads.open_reads:
-            self.reads.note_write(entity, names)
-
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server, and forget it."""
         self.identity.remove(entity)

@@ -75,9 +75,12 @@ def server_set_rows(
     for operation, result in zip(operations, results, strict=True):
         if result is None or isinstance(operation, Delete):
             continue
-        row, (entity_type, key) = result["data"], operation.target
         # All in one function: this runs for each operation of a farm.
-        sent = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
+        row, (entity_type, key) = result["data"], operation.target
+        sent: dict[str, Any] = dict(operation.values)
+        sent[ENTITY_TYPE] = entity_type
+        for name, value in key:
+            sent[name] = value  # noqa: PERF403 - update() takes twice as long
         says_more = row != sent and not row.items() <= sent.items()  # most are just equal
         if says_more or (included and operation.target in included):
             included.add(operation.target)

@@ -200,11 +200,15 @@ async def deliver(server: ServerHandle, folder: Path) -> None:
 
 
 def left_behind(folder: Path) -> list[tuple[str, str]]:
-    """Return the kinds and ids of the entries in the journal whose process has ended."""
+    """Return the kinds and ids of the entries of dead processes, and of this one, which takes them.
+
+    Those of the survivor are its own matter.
+    """
     with closing(sqlite3.connect(folder / "journal")) as database:
         return database.execute(
             "SELECT kind, id FROM entries JOIN owners ON owners.token = entries.owner"
-            " WHERE owners.ended"
+            " WHERE owners.ended OR owners.pid = ?",
+            (os.getpid(),),
         ).fetchall()
 
 

@@ -92,7 +92,6 @@ def rows() -> dict[str, list[Row]]:
 def find() -> Iterator[Callable[[ast.Query], list[str]]]:
     """Returns the keys that the database finds for a query, in order."""
     tables = Tables(builtin_model())
-    compiler = Compiler(builtin_model(), tables.clauses)
     database = sa.create_engine("sqlite://", poolclass=sa.pool.NullPool)
     with database.connect() as connection:
         for sql in tables.creating:
@@ -103,6 +102,7 @@ def find() -> Iterator[Callable[[ast.Query], list[str]]]:
                 connection.execute(tables.clauses[root].insert().values(_type=name, **row))
 
         def find(query: ast.Query) -> list[str]:
+            compiler = Compiler(builtin_model(), tables.clauses)  # it counts what one query takes
             statement = compiler.select(query, ["id"])
             found = [row[0] for row in connection.execute(statement)]
             return found if query.limit is None else found[: query.limit]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -108,9 +108,8 @@ class Spy:
         self,
         operations: Sequence[Operation],
         settle: Settle,
-        *,
+        manner: Manner | None,
         uncertain_because: TransportError | None,
-        **manner: Unpack[Manner],
     ) -> PendingRequest:
         sending = self._flow.note_submitted(operations, is_repeated=uncertain_because is not None)
         self._ledger.append(sending)
@@ -124,7 +123,7 @@ class Spy:
             self._flow.note_ended(sending, outcome)
 
         request: PendingRequest = self._dispatcher.submit(
-            operations, note, uncertain_because=uncertain_because, **manner
+            operations, note, manner, uncertain_because
         )
         return request
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -363,15 +363,23 @@ def interrupted(
     return found["status"], found["description"]
 
 
+def asyncio_run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("run", [asyncio_run, trio.run], ids=["asyncio", "trio"])
 def test_an_interruption_in_the_background_interrupts_the_program_and_fails_its_jobs(
-    server: ServerHandle,
+    server: ServerHandle, run: Callable[..., object]
 ) -> None:
-    """As when Ctrl-C is pressed for the second time: it arrives in whatever code runs then."""
+    """As when Ctrl-C is pressed for the second time, or another signal has its handler.
+
+    It arrives in whatever code runs then.
+    """
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    status, _ = interrupted(server, lambda main: asyncio.run(main()), interrupt)
+    status, _ = interrupted(server, run, interrupt)
     assert status == "failed"
 
 

@@ -45,6 +45,9 @@ _EACH = 1 - (1 - SHARE) ** (1 / len(FAULTS))
 #: Jobs that run at the same time.
 AT_ONCE = 200
 
+#: Seconds for the end of a Job. Time is not what is proved, and the machine may be busy.
+_GRACE = 120
+
 #: One Job in so many attaches a file of so many bytes, which travels in parts.
 _LARGE_EVERY, _LARGE = 200, 17 << 20
 
@@ -135,7 +138,9 @@ async def _run(
 ) -> None:
     async with limiter:
         try:
-            async with job_context(session, description=plan.name, interval=0.05) as job:
+            async with job_context(
+                session, description=plan.name, interval=0.05, grace=_GRACE
+            ) as job:
                 job.progress(0.5)
                 if plan.size is not None:
                     await job.attach(plan.content, name="result.bin")

@@ -366,8 +366,8 @@ async def test_an_urgent_commit_waits_for_one_of_its_entity_and_for_nothing_else
     async with dispatching(tables) as dispatcher:
         first = submit(dispatcher, create("a", "0"))
         await turns()
-        urgent = dispatcher.submit([update("a", "1")], ignore, is_urgent=True)
-        other = dispatcher.submit([create("b")], ignore, is_urgent=True)
+        urgent = dispatcher.submit([update("a", "1")], ignore, {"is_urgent": True})
+        other = dispatcher.submit([create("b")], ignore, {"is_urgent": True})
         with anyio.fail_after(20):
             while tables.in_progress < 2:
                 await turns()
