@@ -317,15 +317,13 @@ class BackgroundTasks:
         return self._keep_alive
 
     def begin_wait(self) -> bool:
-        """Do as :meth:`keep_alive` up to :meth:`end_wait`; return whether that must be called.
+        """Do as :meth:`keep_alive` up to :meth:`end_wait`, which must be called if this is true.
 
-        Not if background work calls it, since no caller waits for that. It is no context, because
-        it runs for each commit.
+        It is not true in background work, for which no caller waits.
         """
-        if _spawned_by.get() is self:
-            return False
-        self._kept_alive += 1
-        return True
+        is_caller = _spawned_by.get() is not self
+        self._kept_alive += is_caller
+        return is_caller
 
     def end_wait(self) -> None:
         """Note that a caller waits no longer."""
@@ -443,7 +441,7 @@ class BackgroundTasks:
                         # Trio cancels this task after all others have ended. What still keeps it
                         # alive is a block in a generator, which trio closes only after this task.
                         raise
-                    self._take_back_cancellation()
+                    self._task.uncancel()  # it is handled
         except GeneratorExit:  # the loop was closed: nothing can be awaited any more
             self._stopped.set()
             raise
@@ -486,11 +484,6 @@ class BackgroundTasks:
         finally:
             while self._unbegun:  # asyncio warns of coroutines that have not begun
                 self._unbegun.popitem()[1].close()
-
-    def _take_back_cancellation(self) -> None:
-        """Tell asyncio that the cancellation was handled."""
-        if self._task is not None:
-            self._task.uncancel()
 
 
 async def _wait_out(event: anyio.Event) -> BaseException | None:

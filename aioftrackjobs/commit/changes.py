@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from aioftrackjobs.commit.request import PendingRequest, Settle
-from aioftrackjobs.models import Entity, settle, settle_created, settle_late
+from aioftrackjobs.errors import UnknownAttributeError
+from aioftrackjobs.models import Entity, owner_of, settle, settle_created, settle_late
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
 
@@ -153,6 +154,21 @@ def encode_values(target: Reference, values: Mapping[str, Any]) -> Mapping[str, 
     return {
         name: encode_value(value, f"{target.entity_type}.{name}") for name, value in values.items()
     }
+
+
+def checked_values(entity: Entity, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *values* as *entity* keeps them.
+
+    Raises:
+        UnknownAttributeError: The type has no such attribute.
+        InvalidValueError: An attribute cannot have its value.
+    """
+    known = entity.attributes
+    for name in values:
+        if known and name not in known:
+            raise UnknownAttributeError(entity.entity_type, name, known)
+    owner = owner_of(entity)
+    return {name: entity.checked_value(name, each, owner) for name, each in values.items()}
 
 
 def entities_of(recorded: Iterable[RecordedChange], *kinds: type[Operation]) -> list[Entity]:

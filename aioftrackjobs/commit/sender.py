@@ -128,9 +128,8 @@ class BatchSender:
                     return ()
                 if exc.is_retryable and not backoff.is_begun and self._retry.budget:
                     logger.warning("trying again for %g s: %s", self._retry.budget, exc)
-                again = exc.is_retryable
                 with withdrawal.pausing():
-                    again = again and await self._pauses.wait(backoff, exc.retry_after)
+                    again = exc.is_retryable and await self._pauses.wait(backoff, exc.retry_after)
                 group = _not_ended(group)
                 if not again:
                     return await self._give_up(group, exc, backoff)
@@ -162,8 +161,7 @@ class BatchSender:
         group = _not_ended(group)
         if not group:
             return (), []
-        # Most were encoded when their size was asked for.
-        body = join_batches([request.encoded or request.encode() for request in group])
+        body = join_batches([each.encoded or each.encode() for each in group])
         with withdrawal.sending(group):
             results = await self._api.send(body, withdrawal.operations, withdrawal)
         return withdrawal.group, results
@@ -434,12 +432,11 @@ class Withdrawal:
     def wait(self) -> None:
         """Note that it has not left, and may be cancelled until the next call."""
         if not self._has_left:
-            if self._marks_sent:
-                for request in self.group:
-                    if request.is_abandoned or request.uncertain_because is not None:
-                        request.note_unsent()
-                    else:  # as nearly all
-                        request.is_sent = False
+            for request in self.group if self._marks_sent else ():
+                if request.is_abandoned or request.uncertain_because is not None:
+                    request.note_unsent()
+                else:  # as nearly all
+                    request.is_sent = False
             self.proceed()
             self._may_cancel = True
 

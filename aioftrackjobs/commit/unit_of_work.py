@@ -17,6 +17,7 @@ from aioftrackjobs.commit.changes import (
     InFlightCommit,
     RecordedChange,
     UnitOfWorkContext,
+    checked_values,
     creation,
     creation_key,
     encode_values,
@@ -46,7 +47,6 @@ from aioftrackjobs.errors import (
     FtrackJobsError,
     SessionStateError,
     TransportError,
-    UnknownAttributeError,
 )
 from aioftrackjobs.models import (
     Entity,
@@ -101,7 +101,7 @@ class UnitOfWork:
     @property
     def recorded_operations(self) -> tuple[Operation, ...]:
         """All pending operations, in the order they were recorded."""
-        return tuple(recorded.operation for recorded in self._pending)
+        return tuple(map(_operation_of, self._pending))
 
     @property
     def uncertain_operations(self) -> tuple[Operation, ...]:
@@ -213,13 +213,7 @@ class UnitOfWork:
             InvalidValueError: An attribute cannot have its value.
         """
         require(isinstance(entity, Entity), "entity", "an entity", entity)
-        known = entity.attributes
-        for name in values:
-            if known and name not in known:
-                raise UnknownAttributeError(entity.entity_type, name, known)
-        owner = owner_of(entity)
-        checked = {name: entity.checked_value(name, each, owner) for name, each in values.items()}
-        self.record_update(entity, checked)
+        self.record_update(entity, checked_values(entity, values))
 
     def drop_updates(self, entity: Entity, names: Container[str]) -> dict[str, Any]:
         """Forget what is recorded of some attributes of *entity*, and return their latest values.
@@ -414,26 +408,24 @@ class UnitOfWork:
                 operations, self._note_end, self._manner, uncertain_because
             )
         except BaseException:
-            withdrawn = NotApplied(WithdrawnError("not sent"))
-            self._note_end(withdrawn if uncertain_because is None else Unknown(uncertain_because))
+            self._note_end(
+                Unknown(uncertain_because) if uncertain_because else NotApplied(WithdrawnError(""))
+            )
             raise
         commit.request = self._last_request = request
         return request
 
     def _note_end(self, outcome: Outcome) -> None:
-        """Settle the commit that is in progress; tell the one who has posted it.
-
-        The worker that received the response calls this, also if the caller was cancelled.
-        """
-        commit, self._in_flight = self._in_flight, None
-        assert commit is not None  # noqa: S101 - for type checkers: each ends once
-        if commit.on_end is None:  # as nearly always
-            self._settle(commit, outcome)
-            return
+        """Settle the commit in progress, also if its caller was cancelled."""
+        commit = self._in_flight
+        if commit is None or (commit.request is not None and commit.request.outcome is not outcome):
+            return  # an interruption has ended its submission, after which it was sent all the same
+        self._in_flight = None
         try:
             self._settle(commit, outcome)
         finally:
-            commit.on_end(outcome)
+            if commit.on_end is not None:
+                commit.on_end(outcome)
 
     def _settle(self, commit: InFlightCommit, outcome: Outcome) -> None:
         """Update the entities, and what is pending and uncertain, after the end of *commit*."""
