@@ -73,17 +73,14 @@ class Call:
     Attributes:
         size: Bytes of its body.
         completions: The uploads in parts that it completes, by upload id.
+        completes_uploads: Whether files must be assembled before it runs.
     """
 
     operations: list[Any]
     caller: Caller
     size: int
     completions: dict[str, Completion] = field(default_factory=dict)
-
-    @property
-    def completes_uploads(self) -> bool:
-        """Whether files must be assembled before it runs."""
-        return any(operation["action"] == COMPLETE for operation in self.operations)
+    completes_uploads: bool = False
 
     def close(self) -> None:
         """Remove the assembled files that were not put in place."""
@@ -226,7 +223,9 @@ class Engine:
         operations = _read_batch(body)
         self.limits.check_batch(operations)
         self._dispatcher.check(operations)
-        return Call([parsed_early(self.limits, each) for each in operations], caller, len(body))
+        parsed = [parsed_early(self.limits, each) for each in operations]
+        completes = any(each["action"] == COMPLETE for each in operations)
+        return Call(parsed, caller, len(body), completes_uploads=completes)
 
     def assemble(self, call: Call) -> None:
         """Assemble the files of uploads that *call* completes; takes as long as copying them."""
@@ -249,8 +248,8 @@ class Engine:
             ApiError: If an operation cannot be done, or the response is too big.
         """
         if self._dispatcher.writes(call.operations):
-            seconds, slow = self.limits.query, slow_among_writes
-            clock = Clock(seconds, slow, short=_LONGEST_AMONG_WRITES, is_awaited=is_awaited)
+            seconds, short = self.limits.query, _LONGEST_AMONG_WRITES
+            clock = Clock(seconds, slow_among_writes, short=short, is_awaited=is_awaited)
         else:
             clock = Clock(_SHORT * 4, SlowQueryError, short=_SHORT, is_awaited=is_awaited)
         cap = self._cap(largest)

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from aioftrackjobs.devserver.api_errors import RequestError, ValidationError
 
 _MIB = 1024 * 1024
+_WRITES = ("create", "update", "delete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Limits:
         body: Seconds that the whole body of a ``POST /api`` may take, and that it waits for others.
         query: Seconds that the queries of one request may take.
         operations: Operations in a batch.
+        writes: Those of them that write: others wait for the end of the batch.
         values: Commas, opening brackets and braces in the body of a ``POST /api``, also those in
             texts: about its values, lists and objects.
         expression: Characters in a query.
@@ -59,6 +61,7 @@ class Limits:
     body: float = 60.0
     query: float = 20.0
     operations: int = 10_000
+    writes: int = 5_000
     values: int = 500_000
     expression: int = 512 * 1024
     list_entries: int = 20_000
@@ -91,20 +94,21 @@ class Limits:
 
     def check_batch(self, operations: list[Any]) -> None:
         """Check the size of a batch."""
-        if len(operations) > self.operations:
-            raise RequestError(
-                f"A request takes {self.operations} operations at most, not {len(operations)}.",
-                status=413,
-            )
-        parts = 0
-        for operation in (each for each in operations if isinstance(each, dict)):
+        self._check_count("operations", len(operations))
+        known = [each for each in operations if isinstance(each, dict)]
+        self._check_count("writes", sum(each.get("action") in _WRITES for each in known))
+        for operation in known:
             self._check_lists(operation)
-            wanted = operation.get("parts")
-            parts += wanted if isinstance(wanted, int) else 0
+        parts = sum(wanted for each in known if isinstance(wanted := each.get("parts"), int))
         if parts > self.parts:
             raise ValidationError(
                 f"The 'parts' of a request are {self.parts} at most, not {parts}."
             )
+
+    def _check_count(self, name: str, count: int) -> None:
+        if count > (most := getattr(self, name)):
+            problem = f"A request takes {most} {name} at most, not {count}."
+            raise RequestError(f"{problem} Send them in several.", status=413)
 
     def _check_lists(self, operation: dict[str, Any]) -> None:
         data = operation.get("entity_data")

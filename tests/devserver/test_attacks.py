@@ -440,6 +440,26 @@ async def test_too_many_idle_connections_make_room(
             await first.receive()
 
 
+async def test_strangers_do_not_displace_a_client_with_a_key(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uvicorn_server, "_MOST_IDLE", 1)
+    port = urlsplit(server.url).port
+    assert port is not None
+
+    async with await anyio.connect_tcp("127.0.0.1", port) as client:
+        await client.send(head(server, server.api_key, 2) + b"[]")
+        assert b" 200 " in await client.receive()
+        async with (
+            await anyio.connect_tcp("127.0.0.1", port) as stranger,
+            await anyio.connect_tcp("127.0.0.1", port),
+        ):
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stranger.receive()
+            await client.send(head(server, server.api_key, 2) + b"[]")
+            assert b" 200 " in await client.receive()
+
+
 # Hosts and origins
 
 

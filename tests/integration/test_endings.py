@@ -106,8 +106,7 @@ async def test_the_blocks_error_is_the_context_of_a_cancellation_during_the_end(
             raise ValueError("mine")
 
     task = asyncio.create_task(work())
-    while not slow:
-        await anyio.lowlevel.checkpoint()
+    await until(lambda: slow)
     await slow[0].arrived.wait()
     task.cancel()
     await asyncio.sleep(0)

@@ -501,8 +501,7 @@ async def test_the_final_status_is_sent_again_while_the_server_does_not_respond(
         dispatcher, outage = connection_of(session).dispatcher, cut_off(session)
 
         async def come_back() -> None:
-            while not dispatcher.backlog().sent:
-                await anyio.lowlevel.checkpoint()
+            await until(lambda: dispatcher.backlog().sent)
             outage.end()
 
         group.start_soon(come_back)

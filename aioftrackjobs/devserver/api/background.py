@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_NAME = "aioftrackjobs-devserver-background"
+
 #: Is called with an event that is set when the server stops: then the work should end early.
 Work = Callable[[threading.Event], None]
 
@@ -17,7 +19,7 @@ class Background:
     """A queue of work, and the thread that does it; there is none before there is work."""
 
     def __init__(self) -> None:
-        self._pool = _new_pool()
+        self._pool = ThreadPoolExecutor(1, _NAME)
         self.stopping: threading.Event = threading.Event()
 
     def start(self, work: Work) -> None:
@@ -27,7 +29,7 @@ class Background:
     def close(self) -> None:
         """Cancel all work and wait for its end; each piece is still called."""
         self.stopping.set()
-        pool, self._pool = self._pool, _new_pool()
+        pool, self._pool = self._pool, ThreadPoolExecutor(1, _NAME)
         pool.shutdown()
 
     def cancel_all(self) -> None:
@@ -40,7 +42,3 @@ class Background:
             work(self.stopping)
         except Exception:
             logger.exception("work in the background failed")
-
-
-def _new_pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "aioftrackjobs-devserver-background")

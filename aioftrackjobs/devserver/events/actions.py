@@ -153,13 +153,11 @@ class Actions:
             del self._waiting[event_id]
 
     def _note_reply(self, event: Event) -> None:
-        waiting = self._waiting.get(str(event.get("inReplyToEvent")))
-        if waiting is not None:
+        if (waiting := self._waiting.get(str(event.get("inReplyToEvent")))) is not None:
             waiting.put(event)
 
     def _note_message(self, event: Event) -> None:
-        data = event.get("data")
-        if isinstance(data, dict):
+        if isinstance(data := event.get("data"), dict):
             self.messages.append(data)
 
 

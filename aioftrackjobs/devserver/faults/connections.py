@@ -13,6 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 #: Extension of a request's scope: closes its connection when it is called.
 CLOSE: Final = "aioftrackjobs.close"
+#: Extension of a request's scope: whether it has shown a key.
+KNOWN: Final = "aioftrackjobs.known"
 #: Entry in a request's scope: the sender of a batch that is read, or the error of reading it.
 READ: Final = "aioftrackjobs.read"
 #: Entry in a request's scope: the fault that was injected into it.

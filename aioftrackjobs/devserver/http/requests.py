@@ -13,7 +13,7 @@ from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import ApiError
 from aioftrackjobs.devserver.auth import Credentials
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.faults.connections import READ
+from aioftrackjobs.devserver.faults.connections import KNOWN, READ
 from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, DatabaseThread, Slot, is_big
 from aioftrackjobs.devserver.limits import read_body
 
@@ -64,6 +64,7 @@ class BatchReader:
         with Slot(self._big_bodies) as slot:
             if caller is None:  # else a middleware has read the body, and holds the slot
                 caller = caller_of(request, self._engine.credentials)
+                request.scope.get("extensions", {})[KNOWN] = True
                 if is_big(request.headers):
                     # a key may be that of a user who is gone
                     await self._database.run(self._engine.check_user, caller.identity)

@@ -37,7 +37,8 @@ def explain(text: str, error: UnexpectedInput) -> ParseError:
             found = f"'{text[place]}'"
     # The lexer alone accepts more: it does not know whether a parenthesis is open.
     accepted = error.interactive_parser.accepts()  # type: ignore[no-untyped-call]
-    wanted = ", ".join(sorted({_readable(name) for name in accepted}))
+    names = {_READABLE.get(name, f"'{name.lstrip('_').lower()}'") for name in accepted}
+    wanted = ", ".join(sorted(names))
     return parse_error(
         text, place, f"Unexpected {found}", wanted + _hint(text, place, found, wanted)
     )
@@ -66,10 +67,6 @@ def parse_error(text: str, place: int, problem: str, wanted: str) -> ParseError:
 def shown(text: str, size: int = _LONGEST_TOKEN) -> str:
     """Return as much of *text* as an error message shows."""
     return text if len(text) <= size else f"{text[:size]}..."
-
-
-def _readable(terminal: str) -> str:
-    return _READABLE.get(terminal, f"'{terminal.lstrip('_').lower()}'")
 
 
 def _hint(text: str, place: int, found: str, wanted: str) -> str:

@@ -90,7 +90,10 @@ class _Builder(Transformer[Token, Any]):
             name = word.lower()
             if name in page:
                 raise _BadClauseError(f"A second '{name}'", number, "one only.")
-            page[name] = _whole(number)
+            is_short = number.isdecimal() and len(number) <= _LONGEST_NUMBER
+            if not is_short or int(number) > LARGEST_INTEGER:
+                raise _BadClauseError(f"'{errors.shown(number)}'", number, "a whole number.")
+            page[name] = int(number)
         return ast.Query(
             str(entity_type), projections, criteria, group_by or (), order_by or (), **page
         )
@@ -157,9 +160,3 @@ def _flat(
         else:
             flat.append(operand)
     return tuple(flat)
-
-
-def _whole(number: Token) -> int:
-    if not number.isdecimal() or len(number) > _LONGEST_NUMBER or int(number) > LARGEST_INTEGER:
-        raise _BadClauseError(f"'{errors.shown(number)}'", number, "a whole number.")
-    return int(number)

@@ -61,7 +61,10 @@ class Fixture:
 
     def error(self, number: int, reason: str) -> ServerStartError:
         """Return the error for the entry with this *number*, from 0."""
-        entity = _shown(self.entries[number])
+        entry = self.entries[number]
+        entity = name = _type_of(entry)
+        if name and _has_id(entry):
+            entity = f"{name} {entry['id']}"
         place = f"entry {number + 1} ({entity})" if entity else f"entry {number + 1}"
         return ServerStartError("fixture", self.name, f"{place}: {reason}")
 
@@ -234,8 +237,3 @@ def _texts(entry: Any) -> Iterator[str]:
 def _type_of(entry: Any) -> str | None:
     name = entry.get(_TYPE) if isinstance(entry, Mapping) else None
     return name if isinstance(name, str) else None
-
-
-def _shown(entry: Any) -> str | None:
-    name = _type_of(entry)
-    return name and f"{name} {entry['id']}" if _has_id(entry) else name

@@ -23,15 +23,12 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 def check_address(host: str, port: int, *, public: bool, api_key: str | None) -> None:
     """Check that only this machine reaches *host*, unless that is allowed and there is a key."""
-    if _is_loopback(host) or (public and api_key):
+    address = address_in(host)
+    is_loopback = host == "localhost" or (address is not None and address.is_loopback)
+    if is_loopback or (public and api_key):
         return
     wanted = "give it an api_key (--api-key)" if public else "allow that with public (--public)"
     raise ServerStartError("host", f"{host or '*'}:{port}", f"other machines reach it; {wanted}")
-
-
-def _is_loopback(host: str) -> bool:
-    address = address_in(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def bind(host: str, port: int) -> socket.socket:

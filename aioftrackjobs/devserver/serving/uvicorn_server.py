@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import h11
@@ -22,14 +22,17 @@ from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 
 from aioftrackjobs.devserver.api_errors import RequestError, error_body
-from aioftrackjobs.devserver.faults.connections import ABORT, CLOSE
+from aioftrackjobs.devserver.faults.connections import ABORT, CLOSE, KNOWN
 
 #: Seconds that running requests get when the server stops.
 _STOP_GRACE = 1
 #: Seconds that they get to end when their queries were interrupted.
 _INTERRUPT_GRACE = 0.2
-#: Seconds that a connection may wait for a request, and the connections that may do so.
+#: Seconds that a connection may wait for a request, and the connections that may do so: of those
+#: that have shown a key, and of others.
 _LONGEST_IDLE, _MOST_IDLE = 30.0, 500
+#: Connections that are accepted in one round of the event loop, and that wait for a round.
+_ACCEPTED_AT_ONCE, _MOST_WAITING = 16, 2048
 #: Bytes of the head of a request.
 _LONGEST_HEAD = 64 * 1024
 #: Bytes that are read at once, so that a flood of tiny frames or chunks does not keep others
@@ -71,6 +74,12 @@ class UvicornServer(uvicorn.Server):
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: it has ended
                 self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, a few connections at once: between them, others are served."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_MOST_WAITING)
 
     async def main_loop(self) -> None:
         """Wait for :meth:`stop`; uvicorn's own loop polls for it ten times a second."""
@@ -137,6 +146,8 @@ class _Connection(h11.Connection):
         return event
 
 
+#: Connections that wait for a request, those for the longest time first: of strangers, and others.
+_Idle: TypeAlias = "tuple[dict[_HttpProtocol, None], dict[_HttpProtocol, None]]"
 #: uvicorn warns of each request that is no HTTP: strangers could fill the disk.
 _errors = logging.getLogger(f"{__name__}.errors")
 _errors.setLevel(logging.ERROR)
@@ -148,9 +159,9 @@ class _HttpProtocol(H11Protocol):
     uvicorn's own option changes a global logger, and any program may change that back.
     """
 
-    def __init__(self, *args: Any, idle: dict[_HttpProtocol, None], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, idle: _Idle, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._idle = idle
+        self._idle, self._idle_known = idle
         self._end_of_idling: asyncio.TimerHandle | None = None
         self.access_log = False
         self._is_refused = False
@@ -160,7 +171,7 @@ class _HttpProtocol(H11Protocol):
         self.app = self._run_app
 
     async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["extensions"] = {CLOSE: self.transport.close}
+        scope["extensions"] = extensions = {CLOSE: self.transport.close}
         self._end_idling()
         if any(name == b"content-length" for name, _ in scope["headers"]):
             _read(self.transport, _READ_OF_BODY)
@@ -170,6 +181,8 @@ class _HttpProtocol(H11Protocol):
             self.cycle.disconnected = True
             self.transport.abort()
         finally:
+            if KNOWN in extensions:
+                self._idle = self._idle_known
             self._begin_idling()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -301,7 +314,7 @@ def uvicorn_server(app: ASGIApp, ready: threading.Event, largest_frame: int) -> 
     """
     config = uvicorn.Config(
         app,
-        http=partial(_HttpProtocol, idle={}),  # type: ignore[arg-type]
+        http=partial(_HttpProtocol, idle=({}, {})),  # type: ignore[arg-type]
         loop="asyncio",  # or uvloop where it is installed, which hangs when the server fails
         access_log=False,
         log_config=None,
@@ -311,5 +324,6 @@ def uvicorn_server(app: ASGIApp, ready: threading.Event, largest_frame: int) -> 
         ws_per_message_deflate=False,  # clients are on this machine or near it
         lifespan="on",
         server_header=False,
+        backlog=_ACCEPTED_AT_ONCE,
     )
     return UvicornServer(config, ready)

@@ -265,13 +265,12 @@ class Connection:
         sa.event.listen(self._engine, "before_cursor_execute", self._check_length)
         self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
         self._running: Transaction | None = None
-        self.driver.create_function("acting_user", 0, self._acting_user)  # triggers call it
+        self.driver.create_function(
+            "acting_user", 0, lambda: getattr(self._running, "username", "")
+        )
         self.driver.execute("PRAGMA foreign_keys = ON")
         self.driver.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT}")
         self.driver.set_progress_handler(self._is_over, _STEPS)
-
-    def _acting_user(self) -> str:
-        return "" if self._running is None else self._running.username
 
     def _check_length(self, _: object, __: object, statement: str, *___: object) -> None:
         """Refuse a statement that the driver would cache, and that is long; beside it may run."""
@@ -377,7 +376,9 @@ class Database(Connection):
                 self.close()
                 raise
         except (sa.exc.DatabaseError, sqlite3.DatabaseError, OSError, ValueError) as error:
-            raise _start_error(name, error) from error
+            found = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            why = getattr(found, "strerror", None) or str(found)
+            raise ServerStartError("database", name, why) from error
 
     def _prepare(self, model: Model) -> None:
         """Create the tables of a new database; refuse one that was made for other schemas."""
@@ -457,8 +458,3 @@ def _code(error: BaseException) -> int | None:
     found = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     code: int | None = getattr(found, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF  # without the details
-
-
-def _start_error(database: str, error: BaseException) -> ServerStartError:
-    reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    return ServerStartError("database", database, getattr(reason, "strerror", None) or str(reason))
