@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect, Request
 from aioftrackjobs.devserver.api_errors import RequestError, ValidationError
 
 _MIB = 1024 * 1024
-_WRITES = ("create", "update", "delete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +27,7 @@ class Limits:
         idle: Seconds that the next piece of a body, an upload or a response may take.
         body: Seconds that the whole body of a ``POST /api`` may take, and that it waits for others.
         query: Seconds that the queries of one request may take.
-        operations: Operations in a batch.
-        writes: Those of them that write: others wait for the end of the batch.
+        operations: Operations in a batch: others wait for its end.
         values: Commas, opening brackets and braces in the body of a ``POST /api``, also those in
             texts: about its values, lists and objects.
         expression: Characters in a query.
@@ -60,8 +58,7 @@ class Limits:
     idle: float = 30.0
     body: float = 60.0
     query: float = 20.0
-    operations: int = 10_000
-    writes: int = 5_000
+    operations: int = 5_000
     values: int = 500_000
     expression: int = 512 * 1024
     list_entries: int = 20_000
@@ -94,9 +91,10 @@ class Limits:
 
     def check_batch(self, operations: list[Any]) -> None:
         """Check the size of a batch."""
-        self._check_count("operations", len(operations))
+        if len(operations) > self.operations:
+            problem = f"A request takes {self.operations} operations at most"
+            raise RequestError(f"{problem}, not {len(operations)}: send several.", status=413)
         known = [each for each in operations if isinstance(each, dict)]
-        self._check_count("writes", sum(each.get("action") in _WRITES for each in known))
         for operation in known:
             self._check_lists(operation)
         parts = sum(wanted for each in known if isinstance(wanted := each.get("parts"), int))
@@ -104,11 +102,6 @@ class Limits:
             raise ValidationError(
                 f"The 'parts' of a request are {self.parts} at most, not {parts}."
             )
-
-    def _check_count(self, name: str, count: int) -> None:
-        if count > (most := getattr(self, name)):
-            problem = f"A request takes {most} {name} at most, not {count}."
-            raise RequestError(f"{problem} Send them in several.", status=413)
 
     def _check_lists(self, operation: dict[str, Any]) -> None:
         data = operation.get("entity_data")

@@ -231,7 +231,7 @@ async def _huge_values(target: Target) -> None:
 
 @kind("(full batches)", 4)
 async def _full_batches(target: Target) -> None:
-    await post(target, *(query(f'Job where id is "{n}"') for n in range(10_000)))
+    await post(target, *(query(f'Job where id is "{n}"') for n in range(5000)))
 
 
 @kind("(full batches of writes)", 8)
