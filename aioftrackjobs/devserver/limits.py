@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from threading import Lock
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -89,8 +89,8 @@ class Limits:
                 most = f"A request takes {self.values} commas and brackets at most, also in texts."
                 raise RequestError(most, status=413)
 
-    def check_batch(self, operations: list[Any]) -> None:
-        """Check the size of a batch."""
+    def check_batch(self, operations: list[Any]) -> int:
+        """Check the size of a batch, and return it: its operations, and the parts of uploads."""
         if len(operations) > self.operations:
             problem = f"A request takes {self.operations} operations at most"
             raise RequestError(f"{problem}, not {len(operations)}: send several.", status=413)
@@ -102,6 +102,7 @@ class Limits:
             raise ValidationError(
                 f"The 'parts' of a request are {self.parts} at most, not {parts}."
             )
+        return len(operations) + parts
 
     def _check_lists(self, operation: dict[str, Any]) -> None:
         data = operation.get("entity_data")
@@ -153,7 +154,9 @@ class Clock:
         short: float = math.inf,
         is_awaited: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._began = monotonic()
+        # Of the processor, where others may wait: a busy one makes no query a long one.
+        self._now = monotonic if short == math.inf else thread_time
+        self._began = self._now()
         self._seconds = seconds
         self._short = short
         self._is_awaited = is_awaited
@@ -165,7 +168,7 @@ class Clock:
 
     def is_over(self) -> bool:
         """Return whether the time is over."""
-        now = monotonic()
+        now = self._now()
         if now - self._began > self._seconds:
             return True
         since = self._querying_since
@@ -176,10 +179,10 @@ class Clock:
         """Note that the next operation writes, or does not."""
         since = self._querying_since
         if writes and since is not None:
-            self._queried += monotonic() - since
+            self._queried += self._now() - since
             self._querying_since = None
         elif not writes and since is None:
-            self._querying_since = monotonic()
+            self._querying_since = self._now()
 
     def check(self) -> None:
         """Check the time, where no query runs."""

@@ -253,7 +253,7 @@ async def _huge_queries(target: Target) -> None:
 
 @kind("(many conditions)", 8)
 async def _conditions(target: Target) -> None:
-    conditions = " or ".join(f'name like "{uuid4()}%"' for _ in range(1990))
+    conditions = " or ".join(f'name like "{uuid4()}%"' for _ in range(990))
     await post(target, query(f"TypedContext where {conditions}"))
 
 
