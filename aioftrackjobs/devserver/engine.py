@@ -72,6 +72,7 @@ class Call:
 
     Attributes:
         size: Bytes of its body.
+        steps: Operations, and parts of uploads: about how long it takes.
         completions: The uploads in parts that it completes, by upload id.
         completes_uploads: Whether files must be assembled before it runs.
     """
@@ -79,6 +80,7 @@ class Call:
     operations: list[Any]
     caller: Caller
     size: int
+    steps: int
     completions: dict[str, Completion] = field(default_factory=dict)
     completes_uploads: bool = False
 
@@ -221,11 +223,11 @@ class Engine:
     def parse(self, body: bytes, caller: Caller) -> Call:
         """Return the batch in the body of a ``POST /api``; this does not use the database."""
         operations = _read_batch(body)
-        self.limits.check_batch(operations)
+        steps = self.limits.check_batch(operations)
         self._dispatcher.check(operations)
         parsed = [parsed_early(self.limits, each) for each in operations]
         completes = any(each["action"] == COMPLETE for each in operations)
-        return Call(parsed, caller, len(body), completes_uploads=completes)
+        return Call(parsed, caller, len(body), steps, completes_uploads=completes)
 
     def assemble(self, call: Call) -> None:
         """Assemble the files of uploads that *call* completes; takes as long as copying them."""

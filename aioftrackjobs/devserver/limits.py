@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from threading import Lock
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect, Request
 from aioftrackjobs.devserver.api_errors import RequestError, ValidationError
 
 _MIB = 1024 * 1024
-_WRITES = ("create", "update", "delete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +27,7 @@ class Limits:
         idle: Seconds that the next piece of a body, an upload or a response may take.
         body: Seconds that the whole body of a ``POST /api`` may take, and that it waits for others.
         query: Seconds that the queries of one request may take.
-        operations: Operations in a batch.
-        writes: Those of them that write: others wait for the end of the batch.
+        operations: Operations in a batch: others wait for its end.
         values: Commas, opening brackets and braces in the body of a ``POST /api``, also those in
             texts: about its values, lists and objects.
         expression: Characters in a query.
@@ -60,8 +58,7 @@ class Limits:
     idle: float = 30.0
     body: float = 60.0
     query: float = 20.0
-    operations: int = 10_000
-    writes: int = 5_000
+    operations: int = 5_000
     values: int = 500_000
     expression: int = 512 * 1024
     list_entries: int = 20_000
@@ -92,11 +89,12 @@ class Limits:
                 most = f"A request takes {self.values} commas and brackets at most, also in texts."
                 raise RequestError(most, status=413)
 
-    def check_batch(self, operations: list[Any]) -> None:
-        """Check the size of a batch."""
-        self._check_count("operations", len(operations))
+    def check_batch(self, operations: list[Any]) -> int:
+        """Check the size of a batch, and return it: its operations, and the parts of uploads."""
+        if len(operations) > self.operations:
+            problem = f"A request takes {self.operations} operations at most"
+            raise RequestError(f"{problem}, not {len(operations)}: send several.", status=413)
         known = [each for each in operations if isinstance(each, dict)]
-        self._check_count("writes", sum(each.get("action") in _WRITES for each in known))
         for operation in known:
             self._check_lists(operation)
         parts = sum(wanted for each in known if isinstance(wanted := each.get("parts"), int))
@@ -104,11 +102,7 @@ class Limits:
             raise ValidationError(
                 f"The 'parts' of a request are {self.parts} at most, not {parts}."
             )
-
-    def _check_count(self, name: str, count: int) -> None:
-        if count > (most := getattr(self, name)):
-            problem = f"A request takes {most} {name} at most, not {count}."
-            raise RequestError(f"{problem} Send them in several.", status=413)
+        return len(operations) + parts
 
     def _check_lists(self, operation: dict[str, Any]) -> None:
         data = operation.get("entity_data")
@@ -160,7 +154,9 @@ class Clock:
         short: float = math.inf,
         is_awaited: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._began = monotonic()
+        # Of the processor, where others may wait: a busy one makes no query a long one.
+        self._now = monotonic if short == math.inf else thread_time
+        self._began = self._now()
         self._seconds = seconds
         self._short = short
         self._is_awaited = is_awaited
@@ -172,7 +168,7 @@ class Clock:
 
     def is_over(self) -> bool:
         """Return whether the time is over."""
-        now = monotonic()
+        now = self._now()
         if now - self._began > self._seconds:
             return True
         since = self._querying_since
@@ -183,10 +179,10 @@ class Clock:
         """Note that the next operation writes, or does not."""
         since = self._querying_since
         if writes and since is not None:
-            self._queried += monotonic() - since
+            self._queried += self._now() - since
             self._querying_since = None
         elif not writes and since is None:
-            self._querying_since = monotonic()
+            self._querying_since = self._now()
 
     def check(self) -> None:
         """Check the time, where no query runs."""

@@ -231,7 +231,7 @@ async def _huge_values(target: Target) -> None:
 
 @kind("(full batches)", 4)
 async def _full_batches(target: Target) -> None:
-    await post(target, *(query(f'Job where id is "{n}"') for n in range(10_000)))
+    await post(target, *(query(f'Job where id is "{n}"') for n in range(5000)))
 
 
 @kind("(full batches of writes)", 8)
@@ -253,7 +253,7 @@ async def _huge_queries(target: Target) -> None:
 
 @kind("(many conditions)", 8)
 async def _conditions(target: Target) -> None:
-    conditions = " or ".join(f'name like "{uuid4()}%"' for _ in range(1990))
+    conditions = " or ".join(f'name like "{uuid4()}%"' for _ in range(990))
     await post(target, query(f"TypedContext where {conditions}"))
 
 

@@ -15,6 +15,7 @@ import anyio
 import httpx
 import pytest
 import sqlalchemy as sa
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from aioftrackjobs.devserver import Limits, ServerHandle, create_app, running
 from aioftrackjobs.devserver.api import query as querying
@@ -448,16 +449,21 @@ async def test_strangers_do_not_displace_a_client_with_a_key(
     assert port is not None
 
     async with await anyio.connect_tcp("127.0.0.1", port) as client:
-        await client.send(head(server, server.api_key, 2) + b"[]")
-        assert b" 200 " in await client.receive()
+        received = BufferedByteReceiveStream(client)
+
+        async def call() -> None:
+            await client.send(head(server, server.api_key, 2) + b"[]")
+            assert b" 200 " in await received.receive_until(b"\r\n\r\n", 2000)
+            assert await received.receive_exactly(2) == b"[]"
+
+        await call()
         async with (
             await anyio.connect_tcp("127.0.0.1", port) as stranger,
             await anyio.connect_tcp("127.0.0.1", port),
         ):
             with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await stranger.receive()
-            await client.send(head(server, server.api_key, 2) + b"[]")
-            assert b" 200 " in await client.receive()
+            await call()
 
 
 # Hosts and origins

@@ -13,7 +13,7 @@ import pytest
 
 from aioftrackjobs.devserver import Limits, create_app
 
-from .caller import Caller, create, delete, new_id, query, update
+from .caller import Caller, create, new_id, query
 from .test_uploads import CONTENT, announce, get, put
 
 
@@ -69,20 +69,6 @@ async def test_a_batch_may_have_too_many_operations() -> None:
         assert response.status_code == 413
         assert "3 operations at most, not 4" in response.json()["content"]
         assert await api.query("Job") == []
-
-
-async def test_a_batch_may_have_too_many_writes() -> None:
-    async with limited(writes=2) as api:
-        (job,) = await api.call(create("Job"))
-        key = job["data"]["id"]
-
-        writes = [create("Job"), update("Job", key, status="done"), delete("Job", key)]
-        response = await api.post(*writes)
-
-        assert response.status_code == 413
-        assert "2 writes at most, not 3" in response.json()["content"]
-        assert [each["status"] for each in await api.query("select status from Job")] == ["queued"]
-        assert len(await api.call(*writes[:2], query("Job"), query("Job"))) == 4
 
 
 @pytest.mark.parametrize(

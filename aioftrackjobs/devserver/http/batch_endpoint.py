@@ -39,7 +39,7 @@ _BLOCK = 64 * 1024
 _CHECK_AFTER = 0.2
 #: Requests that read beside others, as their queries take long.
 _SLOW = 1
-#: Operations of a batch that may keep others waiting for a noticeable time, as one of more than
+#: Steps of a batch that may keep others waiting for a noticeable time, as one of more than
 #: `SMALL` bytes may, and seconds between two such batches, in which those that have waited for the
 #: first one come before the second.
 _LONG, _LONG_PAUSE = 500, 0.05
@@ -123,7 +123,7 @@ class BatchEndpoint:
             await _check_presence(request)
 
     async def _in_turn(self, call: Call, request: Request, largest: int) -> bytes:
-        is_long = len(call.operations) > _LONG or call.size > SMALL
+        is_long = call.steps > _LONG or call.size > SMALL
         with Slot(self._long) as turn:
             if is_long and not turn.acquire_nowait():
                 await turn.acquire(self._limits.queue_timeout, "Other clients send long batches.")

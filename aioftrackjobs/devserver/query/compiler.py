@@ -33,7 +33,7 @@ from aioftrackjobs.devserver.store.tables import ROW
 _WIDEST = 100
 #: Conditions in a query, and as how many each relation counts: SQL of more takes seconds to make,
 #: in which nothing can interrupt SQLAlchemy.
-_MOST_CONDITIONS, _RELATION = 2000, 5
+_MOST_CONDITIONS, _RELATION = 1000, 5
 #: Conditions of a query that keeps other requests waiting.
 _FAST = 500
 #: Comparisons with the same paths that become a list.
