@@ -102,7 +102,13 @@ def long(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Run the tests under coverage, and report what they do not reach."""
     install(session, "tests")
-    session.run("coverage", "run", str(Path(session.bin, "pytest")), *session.posargs)
+    session.run("coverage", "erase")
+    session.run(
+        *("coverage", "run", str(Path(session.bin, "pytest")), "-n", str(os.cpu_count() or 1)),
+        *("--ignore=tests/engines", "--timeout=300", *session.posargs),
+        env={"PYTHONDONTWRITEBYTECODE": ""},
+    )
+    session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
 

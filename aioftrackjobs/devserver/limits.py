@@ -193,7 +193,6 @@ class Clock:
 #: For what no client requests.
 unlimited: Final = Clock(math.inf, AssertionError)
 
-
 #: Takes a number of bytes, and raises an error when the sum is more than is allowed.
 Meter: TypeAlias = Callable[[int], None]
 
@@ -271,10 +270,6 @@ class BoundedCache:
     def _remove(self, key: Any) -> None:
         if key in self._values:
             self.size -= self._size_of(self._values.pop(key))
-
-
-def unmetered(_: int) -> None:
-    """Allow any number of bytes: for what no client requests."""
 
 
 async def read_body(request: Request, largest: int, *, seconds: float, idle: float) -> bytes:

@@ -12,7 +12,16 @@ from weakref import WeakValueDictionary
 
 from aioftrackjobs.config.settings import require
 from aioftrackjobs.errors import MalformedResponseError
-from aioftrackjobs.models import Entity, EntityTypes, Owner, attach, detach, forget_reference, load
+from aioftrackjobs.models import (
+    Entity,
+    EntityTypes,
+    Owner,
+    attach,
+    detach,
+    forget_reference,
+    load,
+    load_first,
+)
 from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, Reference, decode_tagged
 
 E = TypeVar("E", bound=Entity)
@@ -31,6 +40,8 @@ class IdentityMap:
         self._entities: WeakValueDictionary[tuple[str, ...], Entity] = WeakValueDictionary()
         # Class and key of each type, cached so that they are looked up once and not for each row.
         self._models: dict[str, tuple[type[Entity], tuple[str, ...]]] = {}
+        # The latest row of each entity in the response that is decoded.
+        self._rows: dict[tuple[str, ...], Mapping[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self._entities)
@@ -122,6 +133,8 @@ class IdentityMap:
             return self._decode(value)
         except RecursionError:
             raise MalformedResponseError("nested too deep", status=200) from None
+        finally:
+            self._rows.clear()
 
     def _decode(self, value: Any) -> Any:
         kind = type(value)
@@ -154,16 +167,20 @@ class IdentityMap:
             if None in identity:
                 raise IncompleteRowError(f"{entity_type} with null in its key")
             entity = model.__new__(model)
-            attach(entity, self._owner)
+            attach(entity, self._owner, dict(row))
             self._entities[identity] = entity  # before loading, as nested rows may refer to it
+            try:
+                load_first(entity, row, self._decode)
+            except BaseException:
+                self._entities.pop(identity, None)
+                raise
         elif len(row) == len(identity):
             return entity  # a reference has no values to load
-        try:
+        elif self._rows.get(identity) == row:
+            return entity  # as the user of each Job of a page
+        else:
             load(entity, row, self._decode)
-        except BaseException:
-            if not entity._remote:
-                self._entities.pop(identity, None)  # nothing was loaded: forget it
-            raise
+        self._rows[identity] = row
         return entity
 
     def _model(self, entity_type: str) -> tuple[type[Entity], tuple[str, ...]]:

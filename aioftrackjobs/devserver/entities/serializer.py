@@ -11,7 +11,7 @@ from typing import Any
 
 from aioftrackjobs.devserver.entities.computed import FileUrls
 from aioftrackjobs.devserver.entities.loader import Row, Selection
-from aioftrackjobs.devserver.limits import Meter, unmetered
+from aioftrackjobs.devserver.limits import Meter
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import encode
 from aioftrackjobs.devserver.store.tables import TYPE
@@ -38,7 +38,7 @@ class Serializer:
         addresses: FileUrls,
         *,
         denormalize: bool = False,
-        written: Meter = unmetered,
+        written: Meter = lambda _: None,
     ) -> None:
         self._model = model
         self._written = written

@@ -37,11 +37,8 @@ _LIKELY_BIG = 64 * 1024
 _BLOCK = 64 * 1024
 #: Seconds of waiting after which the server checks that the client is still connected.
 _CHECK_AFTER = 0.2
-#: Requests that read beside others, as their queries take long.
-_SLOW = 1
-#: Steps of a batch that may keep others waiting for a noticeable time, as one of more than
-#: `SMALL` bytes may, and seconds between two such batches, in which those that have waited for the
-#: first one come before the second.
+#: Steps of a batch that may keep others waiting, as one of more than `SMALL` bytes may, and seconds
+#: between two such batches, in which those that have waited come before the second.
 _LONG, _LONG_PAUSE = 500, 0.05
 #: Seconds for which a request tries again if another process writes, and between two tries.
 _LOCKED_FOR, _LOCKED_PAUSE = 5.0, 0.05
@@ -58,8 +55,7 @@ class BatchEndpoint:
         self._limits = engine.limits
         self._reader = reader
         self._big_responses = anyio.CapacityLimiter(max(1, BIG_TOTAL // self._limits.response))
-        self._slow = anyio.CapacityLimiter(_SLOW)
-        self._slow_threads = anyio.CapacityLimiter(_SLOW)
+        self._slow = anyio.CapacityLimiter(1)  # requests that read beside others
         # One at a time: several would keep the interpreter from all other requests.
         self._parsing = anyio.CapacityLimiter(1)
         # The same for the database: a small batch must wait for the end of one of them, not of all.
@@ -152,7 +148,7 @@ class BatchEndpoint:
             await place.acquire(self._limits.query, "Other queries take long, too.")
             await _check_presence(request)
             respond = self._engine.respond_beside
-            return await run_sync(respond, call, largest, limiter=self._slow_threads)
+            return await run_sync(respond, call, largest, limiter=anyio.CapacityLimiter(1))
 
     async def _send(self, response: bytes, request: Request, send: Send) -> None:
         """Send *response*; a big one in blocks, so that a client that stops reading is noticed."""

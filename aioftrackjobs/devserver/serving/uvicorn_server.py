@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ _INTERRUPT_GRACE = 0.2
 _LONGEST_IDLE, _MOST_IDLE = 30.0, 500
 #: Connections that are accepted in one round of the event loop, and that wait for a round.
 _ACCEPTED_AT_ONCE, _MOST_WAITING = 16, 2048
+#: Says that the other end of a connection is closed; 0 where the system does not.
+_CLOSED = getattr(select, "POLLRDHUP", 0)
 #: Bytes of the head of a request.
 _LONGEST_HEAD = 64 * 1024
 #: Bytes that are read at once, so that a flood of tiny frames or chunks does not keep others
@@ -175,12 +178,16 @@ class _HttpProtocol(H11Protocol):
         self._end_idling()
         if any(name == b"content-length" for name, _ in scope["headers"]):
             _read(self.transport, _READ_OF_BODY)
+        is_over = _CLOSED > 0 and scope["method"] == "GET" and _has_left(self.transport)
         try:
-            await self._served(scope, receive, send)
+            if not is_over:
+                await self._served(scope, receive, send)
         except asyncio.CancelledError:  # the server stops; uvicorn would log that as an error
-            self.cycle.disconnected = True
-            self.transport.abort()
+            is_over = True
         finally:
+            if is_over:
+                self.cycle.disconnected = True
+                self.transport.abort()
             if KNOWN in extensions:
                 self._idle = self._idle_known
             self._begin_idling()
@@ -231,11 +238,8 @@ class _HttpProtocol(H11Protocol):
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
+        response = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self._is_refused = True
         self.transport.write_eof()
@@ -244,6 +248,13 @@ class _HttpProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._is_refused:
             super().data_received(data)
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """Return whether the client has closed its end: floods of connections do not wait for pages."""
+    look = select.poll()
+    look.register(transport.get_extra_info("socket"), _CLOSED)
+    return bool(look.poll(0))
 
 
 def _read(transport: asyncio.Transport, size: int) -> None:

@@ -31,7 +31,7 @@ from aioftrackjobs.devserver.api_errors import (
     ValidationError,
 )
 from aioftrackjobs.devserver.errors import ServerStartError
-from aioftrackjobs.devserver.limits import BoundedCache, Clock, Meter, unlimited, unmetered
+from aioftrackjobs.devserver.limits import BoundedCache, Clock, Meter, unlimited
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.change_log import Change, ChangeLog
 from aioftrackjobs.devserver.store.tables import ROW, Tables
@@ -284,7 +284,7 @@ class Connection:
 
     @contextmanager
     def transaction(
-        self, *, writes: bool = True, read: Meter = unmetered, clock: Clock = unlimited
+        self, *, writes: bool = True, read: Meter = lambda _: None, clock: Clock = unlimited
     ) -> Iterator[Transaction]:
         """Enter a transaction; an error rolls it back, a clean exit commits it.
 

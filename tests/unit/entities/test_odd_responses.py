@@ -124,6 +124,23 @@ def test_a_row_that_could_not_be_decoded_leaves_no_entity(identity: IdentityMap)
     assert job["id"] == "j"
 
 
+@pytest.mark.parametrize("names", [["a", "a"], ["a", "b"], ["a", "b", "a"], ["b", "a", "a"]])
+def test_the_last_of_several_rows_of_an_entity_counts(
+    identity: IdentityMap, names: list[str]
+) -> None:
+    rows = [{"__entity_type__": "Task", "id": "t", "name": name} for name in names]
+    jobs = [
+        {"__entity_type__": "Job", "id": str(number), "task": row}
+        for number, row in enumerate(rows)
+    ]
+
+    found = identity.decode([{"__entity_type__": "Task", "id": "t", "name": "before"}, *jobs])
+
+    assert {id(job["task"]) for job in found[1:]} == {id(found[0])}
+    assert found[0]["name"] == names[-1]
+    assert identity.decode(rows[0])["name"] == names[0], "a later response is newer"
+
+
 def test_a_response_that_is_nested_too_deep_is_refused(identity: IdentityMap) -> None:
     nested: list[object] = []
     for _ in range(5000):
