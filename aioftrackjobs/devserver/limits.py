@@ -15,6 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from aioftrackjobs.devserver.api_errors import RequestError, ValidationError
 
 _MIB = 1024 * 1024
+#: Words, commas and parentheses in a query.
+_MOST_WORDS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,12 @@ class Limits:
                     )
 
     def check_expression(self, expression: str) -> None:
-        """Check the length of a query."""
-        if len(expression) > self.expression:
-            raise ValidationError(
-                f"A query takes {self.expression} characters at most, not {len(expression)}."
-            )
+        """Check the length of a query, also in words: others wait while it is parsed."""
+        words = len(expression.split()) + expression.count("(") + expression.count(",")
+        if len(expression) > self.expression or words > _MOST_WORDS:
+            most = f"{self.expression} characters, or {_MOST_WORDS} words, commas and parentheses"
+            found = f"{len(expression)} and {words}"
+            raise ValidationError(f"A query takes {most} at most, not {found}.")
 
     def response_too_big(self) -> ValidationError:
         """Return the error for a batch whose response is too big."""

@@ -88,7 +88,25 @@ async def test_a_query_may_be_too_long() -> None:
         searched = await api.refused({"action": "search", "expression": "Job" + " " * 100})
 
     assert plain == searched
-    assert plain["content"] == "A query takes 100 characters at most, not 103."
+    limits = "100 characters, or 50000 words, commas and parentheses"
+    assert plain["content"] == f"A query takes {limits} at most, not 103 and 1."
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        "(" * 50_000 + "name is a" + ")" * 50_000,
+        "name in (" + "a," * 50_000,
+        "name is a or " * 13_000,
+    ],
+    ids=["parentheses", "commas", "words"],
+)
+async def test_a_query_may_have_too_many_words(criteria: str) -> None:
+    async with limited() as api:
+        refused = await api.refused(query(f"Task where {criteria}"))
+
+    assert refused["exception"] == "ValidationError"
+    assert "50000 words, commas and parentheses at most" in refused["content"]
 
 
 @pytest.mark.parametrize(

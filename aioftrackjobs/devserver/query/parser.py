@@ -26,10 +26,7 @@ _OPERATORS = {
 }
 #: Criteria nested deeper than this are not written by people, and overflow SQLite's parser.
 DEEPEST = 50
-_LONGEST_NUMBER = 100
-_LONGEST_OPENED = 500
-
-
+_LONGEST_NUMBER, _LONGEST_OPENED = 100, 500
 #: Characters of the texts whose trees are cached; a tree takes 20 to 80 bytes for each.
 _CACHED = 256 * 1024
 _trees = BoundedCache(_CACHED, lambda cached: cached[0])
