@@ -376,7 +376,7 @@ class RunningJob(Reporter):
             ArgumentError: An argument has a wrong type or value.
             CommandFailedError: It failed, timed out, or could not be started.
             FtrackJobsError: The log was to be attached always, and that failed.
-            NotImplementedError: This is Windows.
+            UnsupportedPlatformError: This is Windows.
         """
         from aioftrackjobs.commands.in_python import execution_of, run_in_job
 
