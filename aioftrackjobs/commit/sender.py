@@ -127,7 +127,11 @@ class BatchSender:
                 if not any(request.outcome is None for request in group):
                     return ()
                 if exc.is_retryable and not backoff.is_begun and self._retry.budget:
-                    logger.warning("trying again for %g s: %s", self._retry.budget, exc)
+                    logger.warning(
+                        "trying again for %(seconds)g s: %(error)s",
+                        seconds=self._retry.budget,
+                        error=exc,
+                    )
                 with withdrawal.pausing():
                     again = exc.is_retryable and await self._pauses.wait(backoff, exc.retry_after)
                 group = _not_ended(group)

@@ -144,9 +144,10 @@ class _Gone:
 
     def record_update(self, entity: Any, name: str, value: object) -> None:
         logger.warning(
-            "%r was deleted, or its creation was rolled back: its new %s is not recorded",
-            entity,
-            name,
+            "%(entity)r was deleted, or its creation was rolled back: its new %(attribute)s "
+            "is not recorded",
+            entity=entity,
+            attribute=name,
         )
 
     def record_reset(self, entity: Any, name: str) -> Any:
