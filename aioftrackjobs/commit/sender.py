@@ -127,7 +127,11 @@ class BatchSender:
                 if not any(request.outcome is None for request in group):
                     return ()
                 if exc.is_retryable and not backoff.is_begun and self._retry.budget:
-                    logger.warning("trying again for %g s: %s", self._retry.budget, exc)
+                    logger.warning(
+                        "trying again for %(seconds)g s: %(error)s",
+                        seconds=self._retry.budget,
+                        error=exc,
+                    )
                 again = exc.is_retryable
                 with withdrawal.pausing():
                     again = again and await self._pauses.wait(backoff, exc.retry_after)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Collection,
     Coroutine,
@@ -128,7 +127,7 @@ class EntityContext:
         self.count: Iterator[int] = count()
         self.tasks: TaskUnits = TaskUnits(self, connection)
         self.mapped_values: MappedValues = MappedValues(self, self.tasks.to_record)
-        self.wait_for_job: Callable[[Any, float | None], Awaitable[Any]]
+        self.wait_for_job: Callable[[Any, float | None], Any]
         self.files_of: Callable[[Any], Any]
         self.folders: dict[str, Any] = {}
         self.observers: dict[int, Callable[[str, object, UnitOfWork], None]] = {}

@@ -156,7 +156,10 @@ class RowReader:
             if self._compares_keys or not key:
                 raise
             # Keys are texts; that ">" compares texts is likely, but not documented.
-            logger.info("the server cannot compare keys of %s", self._clauses.entity_type)
+            logger.info(
+                "the server cannot compare keys of %(entity_type)s",
+                entity_type=self._clauses.entity_type,
+            )
             self._clauses = self._clauses._replace(order=", ".join(self._names))
             self._text = self._clauses.after((), self._names)
             self._read_next = self._read_at_position

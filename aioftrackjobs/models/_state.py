@@ -8,7 +8,7 @@ class imports this one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 from aioftrackjobs.background import SafeLogger
@@ -62,7 +62,7 @@ class Owner(Protocol):
         """Return the URL of a component's file, or of its thumbnail. It contains the API key."""
         ...
 
-    def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
+    def wait_for_job(self, job: Any, timeout: float | None, /) -> Any:
         """Return the state of *job* when it has ended, or after some seconds."""
         ...
 
@@ -144,9 +144,10 @@ class _Gone:
 
     def record_update(self, entity: Any, name: str, value: object) -> None:
         logger.warning(
-            "%r was deleted, or its creation was rolled back: its new %s is not recorded",
-            entity,
-            name,
+            "%(entity)r was deleted, or its creation was rolled back: its new %(attribute)s "
+            "is not recorded",
+            entity=entity,
+            attribute=name,
         )
 
     def record_reset(self, entity: Any, name: str) -> Any:
@@ -170,7 +171,7 @@ class _Gone:
     def component_url(self, component_id: str, size: int | None = None) -> str:
         raise NotImplementedError  # a location is not asked without an owner
 
-    def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
+    def wait_for_job(self, job: Any, timeout: float | None, /) -> Any:
         raise NotImplementedError  # a Job does not wait without an owner
 
     def files_of(self, location: Any, /) -> Any:
