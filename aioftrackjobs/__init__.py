@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         UnknownEntityTypeError,
         UnserialisableValueError,
         UnsupportedLocationError,
+        UnsupportedPlatformError,
         ValidationError,
     )
     from aioftrackjobs.jobs.keys import JobKey, job_key
@@ -159,6 +160,7 @@ __all__ = [
     "UnknownEntityTypeError",
     "UnserialisableValueError",
     "UnsupportedLocationError",
+    "UnsupportedPlatformError",
     "Update",
     "User",
     "ValidationError",

@@ -71,7 +71,7 @@ class Discovery:
             with anyio.fail_after(READ_LIMIT):
                 return await self.people.who(event)
         except (FtrackJobsError, TimeoutError) as exc:
-            logger.warning("actions for certain users are not offered: %s", _text(exc))
+            logger.warning("actions for certain users are not offered: %(error)s", error=_text(exc))
             return None
 
     async def _projects_of(self, event: ActionEvent) -> list[frozenset[str]]:
@@ -79,7 +79,9 @@ class Discovery:
             with anyio.fail_after(READ_LIMIT):
                 return await self.people.projects_of(event)
         except (FtrackJobsError, TimeoutError) as exc:
-            logger.warning("actions for certain projects are not offered: %s", _text(exc))
+            logger.warning(
+                "actions for certain projects are not offered: %(error)s", error=_text(exc)
+            )
             return []
 
     async def _decide(self, actions: Sequence[Action], launch: Launch) -> list[Action]:
@@ -131,15 +133,17 @@ async def _is_offered(action: Action, launch: Launch) -> bool:
             if not is_fault(exc):
                 raise
             logger.warning(
-                "the action %r is not offered: discover has failed", action.title, exc_info=True
+                "the action %(action)r is not offered: discover has failed",
+                action=action.title,
+                exc_info=True,
             )
             return False
     # A function that blocks the event loop is not cancelled.
     if scope.cancelled_caught or anyio.current_time() - began > DISCOVER_LIMIT:
         logger.warning(
-            "the action %r is not offered: discover took longer than %g s",
-            action.title,
-            DISCOVER_LIMIT,
+            "the action %(action)r is not offered: discover took longer than %(seconds)g s",
+            action=action.title,
+            seconds=DISCOVER_LIMIT,
         )
         return False
     return decided

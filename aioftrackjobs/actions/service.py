@@ -172,7 +172,11 @@ class ActionService:
                     raise
                 self._log(exc, f"the action {action.title!r} failed")
                 return self._refusal(f"{action.title} has failed: {describe_failure(exc)}")
-        logger.warning("the action %r took longer than %g s", action.title, limit)
+        logger.warning(
+            "the action %(action)r took longer than %(seconds)g s",
+            action=action.title,
+            seconds=limit,
+        )
         return self._refusal(f"{action.title} took longer than {limit:g} s and was ended.")
 
     # As a Job
@@ -200,7 +204,9 @@ class ActionService:
             run.error = exc
             if not is_fault(exc):
                 raise
-            logger.info("the action %r failed: %s", title, describe_failure(exc))
+            logger.info(
+                "the action %(action)r failed: %(error)s", action=title, error=describe_failure(exc)
+            )
         finally:
             self._unique.discard(key)
             run.set_reply(self._refusal(f"{title} could not begin{_because(run.error)}."))
@@ -224,7 +230,9 @@ class ActionService:
             elif isinstance(text, str) and text.strip():
                 job.finish(text)
             elif text is not None:
-                logger.warning("the action %r returned what is no text", action.title)
+                logger.warning(
+                    "the action %(action)r returned what is no text", action=action.title
+                )
         return text if isinstance(text, str) and text.strip() else None
 
     async def _wait_for_turn(self, job: RunningJob) -> None:
@@ -252,10 +260,18 @@ class ActionService:
         try:
             await self._publish(_SHOW, data, target)
         except Exception as exc:  # noqa: BLE001 - the Job shows it as well
-            logger.warning("the end of %r was not shown: %s", title, describe_failure(exc))
+            logger.warning(
+                "the end of %(action)r was not shown: %(error)s",
+                action=title,
+                error=describe_failure(exc),
+            )
 
     def _log(self, error: BaseException, what: str) -> None:
-        logger.error("%s: %s", what, format_error(error, context_of(self._session).redact))
+        logger.error(
+            "%(work)s: %(error)s",
+            work=what,
+            error=format_error(error, context_of(self._session).redact),
+        )
 
     def _line(self, text: str) -> str:
         return one_line(text, connection_of(self._session).credentials.api_key)

@@ -8,9 +8,10 @@ no faults: a cancellation of the task, and an interruption by Ctrl-C, which is f
 from __future__ import annotations
 
 import logging
+import re
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import sniffio
@@ -19,8 +20,15 @@ from aioftrackjobs.background._texts import format_error, leaves_of, show_value,
 from aioftrackjobs.errors import SessionStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
+
+#: Names of values that a record has by their ids.
+_BY_ID = frozenset({"job", "component"})
+
+#: What no handler is given of an address: its parameters, and the user of a proxy.
+_ADDRESS_PARAMETERS = r"(?i)\b(https?://[^\s?#\"'<>]+)[?#][^\s\"'<>]*"
+_ADDRESS_USER = r"(?<=://)[^\s/?#@'\"]+@"
 
 #: Kinds of faults that are known, so that each is logged once.
 _KNOWN_FAULTS = 100
@@ -32,9 +40,13 @@ class SafeLogger:
     What is logged is about work that goes on, or about an error that is more important. A handler
     of the program that fails must not change that.
 
-    Messages are constants, so that records with the same one can be counted. A record has them as
-    ``ftrack_message``, and as ``ftrack_values`` a list of what is shown in its places, for handlers
-    that write JSON.
+    Messages are constants, by which records can be counted; what varies in them has a name::
+
+        logger.warning("%(job)r: its text was not written: %(error)s", job=job, error=error)
+
+    A record has the message as ``ftrack_message``, and each value as ``ftrack_`` and its name, as a
+    number or text: ``ftrack_error``. A Job and a component are there by their ids, as
+    ``ftrack_job_id`` and ``ftrack_component_id``.
 
     Args:
         name: The name of the logger.
@@ -45,47 +57,57 @@ class SafeLogger:
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
-    def debug(self, message: str, *args: object, exc_info: bool = False) -> None:
+    def debug(self, message: str, /, *, exc_info: bool = False, **values: object) -> None:
         """Log at the level DEBUG."""
-        self._log(logging.DEBUG, message, args, exc_info=exc_info)
+        self._log(logging.DEBUG, message, values, exc_info=exc_info)
 
-    def info(self, message: str, *args: object) -> None:
+    def info(self, message: str, /, **values: object) -> None:
         """Log at the level INFO."""
-        self._log(logging.INFO, message, args)
+        self._log(logging.INFO, message, values)
 
     def warning(
-        self, message: str, *args: object, exc_info: bool = False, stacklevel: int = 1
+        self,
+        message: str,
+        /,
+        *,
+        exc_info: bool = False,
+        stacklevel: int = 1,
+        **values: object,
     ) -> None:
         """Log at the level WARNING.
 
         Args:
-            message: With a ``%`` place for each of *args*.
-            args: What is shown there.
+            message: With a place for each of *values*, as ``%(name)s``.
             exc_info: Whether to add the traceback of the error that is being handled.
             stacklevel: Which frame logs, counted from the caller as 1.
+            values: What is shown there.
         """
-        self._log(logging.WARNING, message, args, exc_info=exc_info, depth=stacklevel)
+        self._log(logging.WARNING, message, values, exc_info=exc_info, depth=stacklevel)
 
-    def error(self, message: str, *args: object) -> None:
+    def error(self, message: str, /, **values: object) -> None:
         """Log at the level ERROR."""
-        self._log(logging.ERROR, message, args)
+        self._log(logging.ERROR, message, values)
 
     def _log(
         self,
         level: int,
         message: str,
-        args: tuple[Any, ...],
+        values: Mapping[str, Any],
         *,
         exc_info: bool = False,
         depth: int = 1,
     ) -> None:
         if not self._logger.isEnabledFor(level):
             return
-        shown = [_shown(each) if isinstance(each, BaseException) else each for each in args]
         try:
-            extra = {"ftrack_message": message, "ftrack_values": [*map(_plain, shown)]}
+            shown = {
+                name: _shown(value) if issubclass(type(value), BaseException) else value
+                for name, value in values.items()
+            }
+            extra = {"ftrack_message": message, **dict(map(_field, shown, shown.values()))}
+            args = (shown,) if shown else ()
             self._logger.log(
-                level, message, *shown, exc_info=exc_info, stacklevel=depth + 2, extra=extra
+                level, message, *args, exc_info=exc_info, stacklevel=depth + 2, extra=extra
             )
         except KeyboardInterrupt:  # it arrives while a handler waits for its output
             raise
@@ -93,15 +115,29 @@ class SafeLogger:
             return
 
 
-def _shown(error: BaseException) -> str:
+def _shown(error: Any) -> str:
     text = text_of(error)
     return show_value(error) if text is None else text
 
 
-def _plain(value: object) -> str | float:
-    if isinstance(value, (int, float)):
-        return value
-    return text_of(value) or show_value(value)
+def _id_of(value: Any) -> str:
+    """Return the id of an entity, or of what reports one; an empty text if there is none."""
+    try:
+        return text_of(value.id if hasattr(value, "id") else value.entity.id) or ""
+    except BaseException:  # noqa: BLE001 - as in text_of()
+        return ""
+
+
+def _field(name: str, value: object) -> tuple[str, str | float]:
+    """Return the attribute of a record for a value: its name, and what handlers can write."""
+    if name in _BY_ID:
+        return f"ftrack_{name}_id", _id_of(value)
+    if type(value) in (int, float):
+        return f"ftrack_{name}", cast("float", value)
+    text = text_of(value) or show_value(value)
+    if "://" in text:  # no error has an address with a signature; this is for those of others
+        text = re.sub(_ADDRESS_PARAMETERS, r"\1?***", re.sub(_ADDRESS_USER, "***@", text))
+    return f"ftrack_{name}", text
 
 
 logger = SafeLogger(__name__)
@@ -142,12 +178,14 @@ class FaultGuard:
             return True
         fault = (what, type_name(error))
         if fault in self._known:
-            logger.debug("%s failed again: %s", what, error)
+            logger.debug("%(work)s failed again: %(error)s", work=what, error=error)
             return True
         if len(self._known) < _KNOWN_FAULTS:
             self._known.add(fault)
         text = format_error(error, self._redact)
-        logger.error("%s failed, and everything else goes on: %s", what, text)
+        logger.error(
+            "%(work)s failed, and everything else goes on: %(error)s", work=what, error=text
+        )
         return True
 
 

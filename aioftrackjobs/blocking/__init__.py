@@ -25,10 +25,13 @@ from aioftrackjobs.blocking._jobs import (
 )
 from aioftrackjobs.blocking._session import Query, Session, UnitOfWork, default_session
 from aioftrackjobs.blocking._signals import shutdown_on_signals
+from aioftrackjobs.models import Job, Location
 
 __all__ = [
     "EventHub",
+    "Job",
     "JobBlock",
+    "Location",
     "Query",
     "RunningJob",
     "Session",

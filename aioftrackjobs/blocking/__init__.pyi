@@ -1,4 +1,5 @@
 # Written by tests/typing/blocking_stub.py; not to be edited.
+# mypy: disable-error-code="override"
 import os
 from collections.abc import AsyncIterable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,6 +11,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
+from aioftrackjobs import models
 from aioftrackjobs.commands.execution import CommandResult
 from aioftrackjobs.commands.reporting import LogWhen
 from aioftrackjobs.config.retry import RetryPolicy
@@ -19,7 +21,7 @@ from aioftrackjobs.events import Event, Gap, Lagged
 from aioftrackjobs.events.cursor import EventCursor
 from aioftrackjobs.events.queue import Overflow
 from aioftrackjobs.jobs.stopping import StopOn, StopRequest
-from aioftrackjobs.models import Entity, FileComponent, Job, JobState, SequenceComponent, User
+from aioftrackjobs.models import Component, Entity, FileComponent, JobState, SequenceComponent, User
 from aioftrackjobs.protocol.custom_attributes import CustomAttribute
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.running.recovery import Recovery
@@ -131,6 +133,11 @@ class EventHub:
     ) -> AbstractContextManager[Iterator[Event | Gap | Lagged]]:
         """Listen inside a ``with`` block, which begins when the server knows of it."""
 
+class Job(models.Job):
+    """A piece of background work that users see in the jobs menu."""
+    def wait(self, timeout: float | None = None) -> JobState:
+        """Wait until the Job is done, has failed or is deleted, wherever it runs."""
+
 class JobBlock:
     """The block of a Job, to enter once with ``with``, or to run around each call of a function."""
     def __enter__(self) -> RunningJob: ...
@@ -142,6 +149,33 @@ class JobBlock:
     ) -> bool | None: ...
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return *function* with a block of its own around each call."""
+
+class Location(models.Location):
+    """A place where the files of components are stored: ``ftrack.server``, or a folder."""
+    def add_component(
+        self,
+        component: Component,
+        source: models.Location | str | os.PathLike[str],
+        *,
+        recursive: bool = True,
+    ) -> None:
+        """Bring the file of *component* here, and register it in a commit of its own."""
+    def add_components(
+        self,
+        components: Iterable[Component],
+        source: models.Location | str | os.PathLike[str],
+        *,
+        recursive: bool = True,
+    ) -> None:
+        """Bring the files of several components here: all of them, or none."""
+    def get_component_availability(self, component: Component) -> float:
+        """Return how many percent of *component*, that is of its members, this location has."""
+    def get_filesystem_path(self, component: Component) -> Path:
+        """Return the path of *component* on this machine, whether or not there is a file."""
+    def get_resource_identifier(self, component: Component) -> str:
+        """Return where this location has *component*: as registered, below its folder."""
+    def remove_component(self, component: Component, *, recursive: bool = True) -> None:
+        """Unregister *component* here in a commit of its own, and then remove its file."""
 
 class Query(Generic[E2]):
     """A query that is sent when you use it: with ``for``, or one of its methods."""
@@ -422,7 +456,7 @@ class Session:
     ) -> list[Entity]:
         """Return the statuses that *project* has for a type of entities, in their order."""
     def stop_job(
-        self, job: Job | str | UUID, reason: str | None = None, *, by: str | None = None
+        self, job: models.Job | str | UUID, reason: str | None = None, *, by: str | None = None
     ) -> JobState:
         """Stop a Job, wherever it runs: it fails as "stopped by maya: wrong shot"."""
     def types(self, project: Entity, entity_type: str = "Task") -> list[Entity]:
@@ -435,10 +469,15 @@ class Session:
     def use_models(self, models: ModuleType | Iterable[type[Entity]]) -> None:
         """Let entities be of the classes in *models*, by their entity types."""
     def wait_for(
-        self, jobs: Job | str | UUID | Iterable[Job | str | UUID], *, timeout: float | None = None
+        self,
+        jobs: models.Job | str | UUID | Iterable[models.Job | str | UUID],
+        *,
+        timeout: float | None = None,
     ) -> list[JobState]:
         """Wait until *jobs* are done, failed or deleted, wherever they run; return their states."""
-    def watch(self, jobs: Job | str | UUID | Iterable[Job | str | UUID]) -> Iterator[JobState]:
+    def watch(
+        self, jobs: models.Job | str | UUID | Iterable[models.Job | str | UUID]
+    ) -> Iterator[JobState]:
         """Return the changes of *jobs*, until all have ended, for ``for``."""
 
 class Stage:
@@ -560,7 +599,9 @@ def shutdown_on_signals(session: Session, *, grace: float = 10.0) -> AbstractCon
 
 __all__ = [
     "EventHub",
+    "Job",
     "JobBlock",
+    "Location",
     "Query",
     "RunningJob",
     "Session",

@@ -199,7 +199,9 @@ class LoopThread:
         )
         for outcome in outcomes:
             if outcome is not None:
-                logger.warning("a session was not closed at the end of the program: %s", outcome)
+                logger.warning(
+                    "a session was not closed at the end of the program: %(error)s", error=outcome
+                )
 
 
 @overload

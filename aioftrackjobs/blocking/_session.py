@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -74,8 +75,24 @@ def _in_loop(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args) if current_loop().is_current_thread else call(function, *args)
 
 
+class _Files:
+    """What moves files to and from a location, for plain threads."""
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(call, getattr(self._files, name))
+
+
 class _AsyncSession(AsyncSession):
     _context_type = _Entities
+
+    def __init__(self, *credentials: str | None, **options: Any) -> None:
+        super().__init__(*credentials, **options)
+        files_of = self._context.files_of
+        self._context.files_of = lambda location: _Files(files_of(location))
+        self._context.wait_for_job = partial(call, self._context.wait_for_job)
 
 
 class Session(Proxy, of=AsyncSession, without={"aclose"}):

@@ -33,7 +33,12 @@ def main() -> None:
 
         run([*before, *after])
         return
-    from aioftrackjobs.errors import ConfigurationError, FtrackJobsError, MissingExtraError
+    from aioftrackjobs.errors import (
+        ConfigurationError,
+        FtrackJobsError,
+        MissingExtraError,
+        ServerError,
+    )
 
     try:
         _require("cli", "typer", "rich")
@@ -47,7 +52,9 @@ def main() -> None:
     except MissingExtraError as error:
         _exit(str(error), _MISUSED)
     except FtrackJobsError as error:
-        _exit(str(error), _FAILED)
+        if isinstance(error, ServerError):
+            error.expression = None  # a query of the command, which its user has not written
+        _exit(str(error), getattr(error, "exit_code", _FAILED))
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 

@@ -134,7 +134,13 @@ class RefusedError(FtrackJobsError):
     """A command cannot do what it was to do; the text says why."""
 
 
-class UnusablePathError(FtrackJobsError):
+class UsageError(FtrackJobsError):
+    """An argument is wrong in itself, whatever the server says; the text says why."""
+
+    exit_code = 2
+
+
+class UnusablePathError(UsageError):
     """A file or folder that an option names cannot be used.
 
     Attributes:

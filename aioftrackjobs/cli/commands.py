@@ -150,36 +150,37 @@ def serve(
 ) -> None:
     """Run an ftrack server on this machine until Ctrl-C."""
     from aioftrackjobs import devserver
-    from aioftrackjobs.cli.serve import Announcement, log_requests
+    from aioftrackjobs.cli.serve import Announcement, checked_options, log_requests
 
     faults = devserver.Faults(seed, own_process=True)
-    devserver.plan_faults(faults, fault or ())
-    if fault:
-        print(f"Injecting {', '.join(fault)} with --seed {faults.seed}.", file=sys.stderr)
     if verbose:
         log_requests()
-    documents = None if schemas is None else read_schemas(schemas)
-    if storage is not None:
-        make_folder("--storage", storage)
     limits = None if max_upload is None else devserver.Limits(upload=max_upload * _MIB)
-    devserver.serve(
-        host=host,
-        port=port,
-        database=database,
-        storage=storage,
-        schemas=documents,
-        api_user=api_user,
-        api_key=api_key,
-        on_ready=Announcement(schemas, database, storage).show,
-        fixture=fixture,
-        empty=empty,
-        public=public,
-        trusted_hosts=trusted_host or (),
-        global_api_key=global_api_key,
-        limits=limits,
-        ignore_unknown=ignore_unknown,
-        faults=faults,
-    )
+    with checked_options():
+        devserver.plan_faults(faults, fault or ())
+        if fault:
+            print(f"Injecting {', '.join(fault)} with --seed {faults.seed}.", file=sys.stderr)
+        documents = None if schemas is None else read_schemas(schemas)
+        if storage is not None:
+            make_folder("--storage", storage)
+        devserver.serve(
+            host=host,
+            port=port,
+            database=database,
+            storage=storage,
+            schemas=documents,
+            api_user=api_user,
+            api_key=api_key,
+            on_ready=Announcement(schemas, database, storage).show,
+            fixture=fixture,
+            empty=empty,
+            public=public,
+            trusted_hosts=trusted_host or (),
+            global_api_key=global_api_key,
+            limits=limits,
+            ignore_unknown=ignore_unknown,
+            faults=faults,
+        )
 
 
 @app.command()

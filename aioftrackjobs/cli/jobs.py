@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aioftrackjobs import AsyncSession, Entity, Job
-from aioftrackjobs.cli.arguments import Filters, RefusedError
+from aioftrackjobs.cli.arguments import Filters, RefusedError, UsageError
 from aioftrackjobs.cli.texts import plain, since
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.models import parse_job_data
@@ -66,11 +66,12 @@ async def find_job(session: AsyncSession, given: str) -> Job:
     """Return the Job with an id, or the one whose id begins with *given*.
 
     Raises:
-        RefusedError: There is none, or there are several.
+        UsageError: It is no id, nor the beginning of one.
+        RefusedError: There is no such Job, or there are several.
     """
     text = given.strip().lower()
     if not text or set(text) - set("0123456789abcdef-"):
-        raise RefusedError(f"{given!r} is no id of a Job, or the beginning of one")
+        raise UsageError(f"{given!r} is no id of a Job, or the beginning of one")
     query = session.query(
         f"select {_PROJECTIONS} from Job where id like {{id}} limit 2", id=f"{text}%"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aioftrackjobs import AsyncSession, JobOwnedError, JobStatus, job_context
-from aioftrackjobs.cli.arguments import RefusedError
+from aioftrackjobs.cli.arguments import RefusedError, UsageError
 from aioftrackjobs.cli.jobs import find_job
 from aioftrackjobs.cli.texts import plain
 from aioftrackjobs.jobs.attachments import Attachments, Caller
@@ -14,11 +14,15 @@ from aioftrackjobs.session import context_of
 
 
 async def attach_files(session: AsyncSession, given: str, files: Sequence[Path]) -> None:
-    """Upload files, and attach them to a Job, even if another program runs it."""
-    job = await find_job(session, given)
+    """Upload files, and attach them to a Job, even if another program runs it.
+
+    Raises:
+        UsageError: One of them is not there. Nothing is uploaded.
+    """
     missing = [str(file) for file in files if not file.exists()]
     if missing:
-        raise RefusedError(f"there is no file {missing[0]}")
+        raise UsageError(f"there is no file {missing[0]}")
+    job = await find_job(session, given)
     attachments = Attachments(context_of(session), job_is_new=False)
     for file in files:
         component = await attachments.add(job, file, Caller.find())

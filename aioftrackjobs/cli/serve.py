@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aioftrackjobs.cli.arguments import UsageError
 from aioftrackjobs.cli.texts import plain
+from aioftrackjobs.devserver import ServerStartError
 
 if TYPE_CHECKING:
     from aioftrackjobs.devserver import ServerHandle
@@ -58,6 +62,22 @@ class Announcement:
         if not self.database and not self.storage:
             end = ", which is gone at the end"
         return f"Entities are {entities}, files {files}{end}."
+
+
+@contextmanager
+def checked_options() -> Iterator[None]:
+    """Inside the block, an option that is wrong in itself is a mistake of the user.
+
+    Raises:
+        UsageError: An option is wrong.
+        ServerStartError: The system refuses the address, as when another program has the port.
+    """
+    try:
+        yield
+    except ServerStartError as error:
+        if isinstance(error.__cause__, OSError) and error.option == "host":
+            raise
+        raise UsageError(str(error)) from error
 
 
 def log_requests() -> None:

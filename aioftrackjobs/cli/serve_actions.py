@@ -15,7 +15,7 @@ import typer
 
 from aioftrackjobs import AsyncSession, shutdown_on_signals
 from aioftrackjobs.actions import Actions
-from aioftrackjobs.errors import FtrackJobsError
+from aioftrackjobs.cli.arguments import UsageError
 
 #: Seconds between two looks at the files.
 _PAUSE = 0.25
@@ -24,7 +24,7 @@ _PAUSE = 0.25
 _GRACE = 15.0
 
 
-class NoActionsError(FtrackJobsError):
+class NoActionsError(UsageError):
     """What was named on the command line is no registry of actions.
 
     Attributes:
@@ -48,7 +48,7 @@ def load_actions(target: str) -> Actions:
         NoActionsError: There are none, or the module cannot be imported.
     """
     module_name, _, name = target.partition(":")
-    if not module_name or not name:
+    if not name or not all(map(str.isidentifier, module_name.split("."))):
         raise NoActionsError(target, "write MODULE:NAME, such as service:actions")
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)

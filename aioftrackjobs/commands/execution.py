@@ -158,7 +158,7 @@ class Execution:
         warn: Called in a thread with a text that the user should read.
 
     Raises:
-        NotImplementedError: This is Windows.
+        UnsupportedPlatformError: This is Windows.
 
     Attributes:
         result: How it ended; None until then.
@@ -167,7 +167,13 @@ class Execution:
 
     def __init__(self, settings: CommandSettings, warn: Callable[[str], object]) -> None:
         if os.name != "posix":
-            raise NotImplementedError("commands run as Jobs on Linux and macOS only")
+            from aioftrackjobs.errors import UnsupportedPlatformError  # late: imports take long
+
+            raise UnsupportedPlatformError(
+                "commands run as Jobs",
+                "Linux and macOS",
+                "on Windows, run it by anyio.run_process inside the block of job_context",
+            )
         self.settings = settings
         self.result: CommandResult | None = None
         self.warn = warn

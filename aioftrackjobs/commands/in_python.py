@@ -77,7 +77,7 @@ def execution_of(
     except ValueError as error:
         name = "frames" if progress is None else "progress"
         raise ArgumentError(name, "what is known", str(error)) from None
-    return Execution(settings, lambda text: logger.warning("%s", text))
+    return Execution(settings, lambda text: logger.warning("%(warning)s", warning=text))
 
 
 def _check_arguments(arguments: Any, env: Any) -> None:
@@ -122,5 +122,9 @@ async def run_in_job(
     except FtrackJobsError as error:
         if result.reason is None:
             raise
-        logger.warning("%s: its log was not attached: %s", execution.settings.name, error)
+        logger.warning(
+            "%(command)s: its log was not attached: %(error)s",
+            command=execution.settings.name,
+            error=error,
+        )
     return result

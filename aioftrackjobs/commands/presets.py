@@ -104,7 +104,7 @@ PRESETS = {
         "Writing: deadline-cloud-for-nuke; Frame: Nuke's own output",
         ("Frame ", "Writing "),
         r"^Frame (?P<at>-?\d+) \((?P<nth>\d+) of (?P<total>\d+)\)",
-        r"^Writing .*?(?P<finished>\d+)\.\w+ took\b",
+        r"^Writing .*?(?<!\d)(?P<finished>\d+)\.\w+ took\b",
         of_frame=False,
     ),
     "redshift": Preset("Redshift", "Redshift's own output", ("Block ",), rf"\bBlock {_COUNT}\b"),

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 #: openjd-sessions, ActionMonitoringFilter.
 OPENJD_NEEDLE = b"openjd_"
 _OPENJD = r"^openjd_(progress|status|fail|env|redacted_env): (.+)$"
+#: What comes before it in a line does not matter: colours, or a bar that a carriage return ends.
+_HIDDEN_PART = r'(openjd_(?:redacted_)?env: *"?[^=\r\n]*=?)[^\r\n]*'
 _ASSIGNMENT = r'(?s)^"?[A-Za-z_][A-Za-z0-9_]*=(.*?)"?$'
 
 #: What is shown in the log in place of a hidden value.
 HIDDEN = "********"
+
+#: Characters of a line that patterns are searched in. Many, such as (\d+)%, take a time that grows
+#: with the square of the length of a number, and nothing else runs meanwhile.
+LONGEST_SEARCHED = 4096
 
 #: Values that are shorter are not searched in the log: they would hide half of it.
 _SHORTEST_SECRET = 3
@@ -136,7 +142,9 @@ class ProgressReader:
         if self._filter is None:
             return False
         text = bytes(data[begin:end]).decode("utf-8", "replace")
-        return self._filter.search(without_codes(text).replace("\r", "\n")) is not None
+        lines = without_codes(text).replace("\r", "\n").split("\n")
+        searched = "\n".join([line[:LONGEST_SEARCHED] for line in lines])
+        return self._filter.search(searched) is not None
 
     def read_lines(self, data: bytes, longest: int) -> list[Reading]:
         """Return what the lines of *data* say, in their order.
@@ -176,6 +184,7 @@ class ProgressReader:
             line = without_codes(line)
         if OPENJD_NEEDLE.decode() in line and (match := re.match(_OPENJD, line.strip())):
             return self._read_openjd(match[1], match[2])
+        line = line[:LONGEST_SEARCHED]
         if self._own is not None and (own := self._own.search(line)):
             return self._of_frame(self._read_own(own), None)
         for pattern in self._preset.patterns if self._preset is not None else ():
@@ -261,11 +270,7 @@ class ProgressReader:
     def hide(self, text: str) -> str:
         """Return *text*, some lines of the output, without values that must not be shown."""
         if OPENJD_NEEDLE.decode() in text:
-            text = re.sub(
-                r"(?m)^([^\r\n]*\bopenjd_(?:redacted_)?env: *\"?[^=\r\n]*=?)[^\r\n]*",
-                rf"\1{HIDDEN}",
-                text,
-            )
+            text = re.sub(_HIDDEN_PART, rf"\1{HIDDEN}", text)
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, HIDDEN)
         return text

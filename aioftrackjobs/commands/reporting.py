@@ -381,8 +381,8 @@ class ExecutionReporter:
             self._warn("ftrack cannot be reached; the journal keeps the Job, to be delivered later")
         else:
             self._warn(
-                "ftrack cannot be reached, and no Job shows this command; with a journal "
-                "(--journal FILE, or FTRACK_JOBS_JOURNAL) it would be delivered later"
+                "ftrack cannot be reached, and no Job shows this command; a journal that can be "
+                "written (--journal FILE, or FTRACK_JOBS_JOURNAL) would keep it for later"
             )
 
     async def _keep(self, report: str) -> bool:

@@ -205,8 +205,8 @@ class LateWrites:
         if risky := [str(target) for target, each in self.watched.items() if each.is_at_risk]:
             logger.warning(
                 "the session closes while requests that got no response may still be applied, and "
-                "bring back old values of %s",
-                ", ".join(sorted(risky)),
+                "bring back old values of %(entities)s",
+                entities=", ".join(sorted(risky)),
             )
 
     async def _look(self, entities: Mapping[Reference, _Watched]) -> None:
@@ -219,7 +219,7 @@ class LateWrites:
         except SessionStateError:
             raise
         except FtrackJobsError as exc:
-            logger.debug("it is not known whether old values are back: %s", exc)
+            logger.debug("it is not known whether old values are back: %(error)s", error=exc)
             return
         written: list[PendingRequest] = []
         for target, each in entities.items():
@@ -227,9 +227,10 @@ class LateWrites:
             if correction is None or self._is_pending(target):
                 continue  # what is being written now is newer
             logger.warning(
-                "%s: a request that had no response was applied late; what it has overwritten is "
+                "%(entity)s: a request that had no response was applied late; what it has "
+                "overwritten is "
                 "written again",
-                target,
+                entity=target,
             )
             each.sent.append(correction)  # should this write be late itself
             written.append(self._write([correction]))

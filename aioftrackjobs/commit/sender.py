@@ -127,9 +127,14 @@ class BatchSender:
                 if not any(request.outcome is None for request in group):
                     return ()
                 if exc.is_retryable and not backoff.is_begun and self._retry.budget:
-                    logger.warning("trying again for %g s: %s", self._retry.budget, exc)
+                    logger.warning(
+                        "trying again for %(seconds)g s: %(error)s",
+                        seconds=self._retry.budget,
+                        error=exc,
+                    )
+                again = exc.is_retryable
                 with withdrawal.pausing():
-                    again = exc.is_retryable and await self._pauses.wait(backoff, exc.retry_after)
+                    again = again and await self._pauses.wait(backoff, exc.retry_after)
                 group = _not_ended(group)
                 if not again:
                     return await self._give_up(group, exc, backoff)
@@ -158,8 +163,7 @@ class BatchSender:
             for request in group:
                 if request.is_stale:
                     request.withdraw()
-        group = _not_ended(group)
-        if not group:
+        if not (group := _not_ended(group)):
             return (), []
         body = join_batches([each.encoded or each.encode() for each in group])
         with withdrawal.sending(group):

@@ -122,11 +122,12 @@ class TaskUnit(UnitOfWork):
     def _warn(self) -> None:
         if pending := self._take_unreported():
             logger.warning(
-                "task %r ended with %d uncommitted operation(s): %s; commit in the task that "
+                "task %(task)r ended with %(count)d uncommitted operation(s): "
+                "%(operations)s; commit in the task that "
                 "records, or in an `async with session.unit_of_work()` block around both tasks",
-                self._task_name,
-                len(pending),
-                describe(pending),
+                task=self._task_name,
+                count=len(pending),
+                operations=describe(pending),
             )
 
     def warn_of_rollback(self, by: str, owner: str) -> None:
@@ -138,12 +139,13 @@ class TaskUnit(UnitOfWork):
         """
         if self._pending:
             logger.warning(
-                "%s rolls back %d uncommitted operation(s) of %s: %s; to keep what others record, "
+                "%(by)s rolls back %(count)d uncommitted operation(s) of %(task)s: "
+                "%(operations)s; to keep what others record, "
                 "put an `async with session.unit_of_work()` block around each task and thread",
-                by,
-                len(self._pending),
-                owner,
-                describe(self._pending),
+                by=by,
+                count=len(self._pending),
+                task=owner,
+                operations=describe(self._pending),
             )
 
     def drop_abandoned(self) -> None:
@@ -151,10 +153,11 @@ class TaskUnit(UnitOfWork):
         if pending := self._take_unreported():
             logger.warning(
                 "a generator was left inside of its `async with session.unit_of_work()` block, "
-                "which rolls back %d uncommitted operation(s): %s; close it with "
+                "which rolls back %(count)d uncommitted operation(s): %(operations)s; close "
+                "it with "
                 "contextlib.aclosing()",
-                len(pending),
-                describe(pending),
+                count=len(pending),
+                operations=describe(pending),
             )
         self.drop()
 

@@ -216,7 +216,9 @@ class Connection:
         except SessionStateError as exc:
             if error is None:
                 raise
-            logger.warning("the session is not closed here: %s", exc)  # `error` says more
+            logger.warning(
+                "the session is not closed here: %(error)s", error=exc
+            )  # `error` says more
             return
         self._closing = True
         await self.background.aclose(self._wind_down)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Collection,
     Coroutine,
@@ -128,7 +127,7 @@ class EntityContext:
         self.count: Iterator[int] = count()
         self.tasks: TaskUnits = TaskUnits(self, connection)
         self.mapped_values: MappedValues = MappedValues(self, self.tasks.to_record)
-        self.wait_for_job: Callable[[Any, float | None], Awaitable[Any]]
+        self.wait_for_job: Callable[[Any, float | None], Any]
         self.files_of: Callable[[Any], Any]
         self.folders: dict[str, Any] = {}
         self.observers: dict[int, Callable[[str, object, UnitOfWork], None]] = {}
@@ -359,13 +358,12 @@ class EntityContext:
             data = result.get("data") if isinstance(result, dict) else None
             if not isinstance(data, list):
                 raise MalformedResponseError("a query's result has no list of data", status=200)
-            rows: Sequence[object] = await self.decode(data, read)
-        entities = [row for row in rows if isinstance(row, Entity)]
-        if len(entities) != len(rows):
+            rows: tuple[Entity, ...] | list[Any] = await self.decode(data, read)
+        if not isinstance(rows, tuple):
             raise QueryParameterError(
                 f"the rows are not entities; use session.call() for this query: {expression}"
             )
-        return entities, next_offset(result)
+        return list(rows), next_offset(result)
 
     async def require_created(self, reference: Reference) -> None:
         """Wait for a commit in progress that creates an entity.

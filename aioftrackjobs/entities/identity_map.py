@@ -7,8 +7,8 @@ that are not committed is not, because the unit of work that recorded them holds
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, overload
-from weakref import WeakValueDictionary
+from typing import Any, TypeAlias, TypeVar, overload
+from weakref import ref
 
 from aioftrackjobs.config.settings import require
 from aioftrackjobs.errors import MalformedResponseError
@@ -16,19 +16,28 @@ from aioftrackjobs.models import (
     Entity,
     EntityTypes,
     Owner,
-    attach,
+    RowPlan,
     detach,
     forget_reference,
-    load,
-    load_first,
 )
 from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, Reference, decode_tagged
 
 E = TypeVar("E", bound=Entity)
 
+#: A type, and the parts of a key.
+Identity: TypeAlias = tuple[str, ...]
+
 
 class IncompleteRowError(LookupError):
     """A row has no valid type, or lacks a part of the key that its type is assumed to have."""
+
+
+class _Known(ref[Entity]):
+    """A weak reference to an entity of the map; ``weakref.KeyedRef`` takes four times as long."""
+
+    __slots__ = ("identity",)
+
+    identity: Identity
 
 
 class IdentityMap:
@@ -37,33 +46,51 @@ class IdentityMap:
     def __init__(self, types: EntityTypes, owner: Owner) -> None:
         self._types = types
         self._owner = owner
-        self._entities: WeakValueDictionary[tuple[str, ...], Entity] = WeakValueDictionary()
-        # Class and key of each type, cached so that they are looked up once and not for each row.
-        self._models: dict[str, tuple[type[Entity], tuple[str, ...]]] = {}
-        # The latest row of each entity in the response that is decoded.
-        self._rows: dict[tuple[str, ...], Mapping[str, Any]] = {}
+        self._entities: dict[Identity, _Known] = {}
+        # References to entities that are gone. Any thread may append, when it collects garbage.
+        self._gone: list[_Known] = []
+        self._plans: dict[str, RowPlan] = {}
+        # The latest rows of entities that were known when the response brought these.
+        self._rows: dict[Identity, Mapping[str, Any]] = {}
 
     def __len__(self) -> int:
+        self._forget_gone()
         return len(self._entities)
+
+    def _forget_gone(self) -> None:
+        while self._gone:
+            known = self._gone.pop()
+            if self._entities.get(known.identity) is known:
+                del self._entities[known.identity]
 
     def find(self, entity_type: str, key: Sequence[str]) -> Entity | None:
         """Return the known entity of this type and key; None if there is none."""
-        return self._entities.get((entity_type, *key))
+        known = self._entities.get((entity_type, *key))
+        return None if known is None else known()
+
+    def _all(self) -> list[Entity]:
+        return [entity for each in [*self._entities.values()] if (entity := each()) is not None]
 
     def keys_of(self, entity_type: str) -> list[tuple[str, ...]]:
         """Return the keys of all known entities of a type."""
-        return [each[1:] for each in tuple(self._entities.keys()) if each[0] == entity_type]
+        self._forget_gone()
+        return [each[1:] for each in [*self._entities] if each[0] == entity_type]
 
     def add(self, reference: Reference, entity: Entity) -> None:
         """Make *entity*, which *reference* names, the one instance for its key."""
-        self._entities[(reference.entity_type, *dict(reference.key).values())] = entity
+        self._add((reference.entity_type, *dict(reference.key).values()), entity)
+
+    def _add(self, identity: Identity, entity: Entity) -> None:
+        known = _Known(entity, self._gone.append)
+        known.identity = identity
+        self._entities[identity] = known
 
     def remove(self, entity: Entity) -> None:
         """Forget *entity*, and detach it: its changes are not recorded any more."""
         reference = entity.__ftrack_reference__()
-        identity = (reference.entity_type, *dict(reference.key).values())
-        if self._entities.get(identity) is entity:
-            del self._entities[identity]
+        key = dict(reference.key).values()
+        if self.find(reference.entity_type, [*key]) is entity:
+            del self._entities[(reference.entity_type, *key)]
         detach(entity)
 
     @overload
@@ -86,16 +113,16 @@ class IdentityMap:
         if not (is_model := _is_model(kind)):
             require(is_model, "the entity type", "the name of a type, or a class", kind)
         if self._types.register(kind):
-            self._models.pop(kind.entity_type, None)
-            for entity in tuple(self._entities.values()):
+            self._plans.pop(kind.entity_type, None)
+            for entity in self._all():
                 if entity.entity_type == kind.entity_type:
                     object.__setattr__(entity, "__class__", kind)
         return self._types.model(kind.entity_type)
 
     def forget_types(self) -> None:
         """Drop what was cached of the types, because their schemas were loaded."""
-        self._models.clear()
-        for entity in tuple(self._entities.values()):
+        self._plans.clear()
+        for entity in self._all():
             forget_reference(entity)
 
     def known(self, response: Any) -> Iterator[tuple[Entity, Mapping[str, Any]]]:
@@ -110,11 +137,10 @@ class IdentityMap:
                 ]
                 try:
                     entity_type = value[ENTITY_TYPE]
-                    _, key_names = self._models[entity_type]
+                    key_names = self._plans[entity_type].key_names
                     if len(value) == 1 + len(key_names):
                         continue  # only type and key: a reference
-                    key = [value[name] for name in key_names]
-                    entity = self._entities.get((entity_type, *key))
+                    entity = self.find(entity_type, [value[name] for name in key_names])
                 except (KeyError, TypeError):  # no row, or one that decode() will refuse
                     continue
                 if entity is not None:
@@ -129,6 +155,7 @@ class IdentityMap:
             IncompleteRowError: A row has no complete key.
             MalformedResponseError: The value is nested too deep.
         """
+        self._forget_gone()
         try:
             return self._decode(value)
         except RecursionError:
@@ -147,30 +174,29 @@ class IdentityMap:
             return {name: self._decode(item) for name, item in value.items()}
         if kind is list:
             items = [self._decode(item) for item in value]
-            return tuple(items) if all(isinstance(item, Entity) for item in items) else items
+            return tuple(items) if all(map(_is_model, set(map(type, items)))) else items
         return value
 
     def _decode_entity(self, entity_type: str, row: Mapping[str, Any]) -> Entity:
-        known = self._models.get(entity_type)
-        model, key_names = known if known is not None else self._model(entity_type)
+        plan = self._plans.get(entity_type) or self._plan(entity_type)
         try:
-            if len(key_names) == 1:
-                identity = (entity_type, row[key_names[0]])
+            if plan.only_key is not None:
+                identity = (entity_type, row[plan.only_key])
             else:
-                identity = (entity_type, *[row[name] for name in key_names])
-            entity = self._entities.get(identity)
+                identity = (entity_type, *[row[name] for name in plan.key_names])
+            known = self._entities.get(identity)
         except KeyError as exc:
             raise IncompleteRowError(f"{entity_type} without {exc.args[0]}") from None
         except TypeError:  # a part of the key is a list or a mapping
             raise IncompleteRowError(f"{entity_type} with an invalid key") from None
+        entity = None if known is None else known()
         if entity is None:
             if None in identity:
                 raise IncompleteRowError(f"{entity_type} with null in its key")
-            entity = model.__new__(model)
-            attach(entity, self._owner, dict(row))
-            self._entities[identity] = entity  # before loading, as nested rows may refer to it
+            entity = plan.new_entity(self._owner)
+            self._add(identity, entity)  # before loading, as nested rows may refer to it
             try:
-                load_first(entity, row, self._decode)
+                plan.load(entity, row, self._decode)
             except BaseException:
                 self._entities.pop(identity, None)
                 raise
@@ -179,18 +205,15 @@ class IdentityMap:
         elif self._rows.get(identity) == row:
             return entity  # as the user of each Job of a page
         else:
-            load(entity, row, self._decode)
-        self._rows[identity] = row
+            plan.load(entity, row, self._decode)
+            self._rows[identity] = row
         return entity
 
-    def _model(self, entity_type: str) -> tuple[type[Entity], tuple[str, ...]]:
-        known = self._models.get(entity_type)
-        if known is None:
-            if not entity_type.isidentifier():
-                raise IncompleteRowError(f"{entity_type!r} is not an entity type")
-            model = self._types.decoding_model(entity_type)
-            known = self._models[entity_type] = model, model.primary_key_attributes
-        return known
+    def _plan(self, entity_type: str) -> RowPlan:
+        if not entity_type.isidentifier():
+            raise IncompleteRowError(f"{entity_type!r} is not an entity type")
+        plan = self._plans[entity_type] = RowPlan(self._types.decoding_model(entity_type))
+        return plan
 
 
 def _is_model(kind: object) -> bool:

@@ -116,15 +116,21 @@ class RowReader:
     def _size(self) -> int:
         return PAGE_SIZE if self._rows_left is None else min(PAGE_SIZE, self._rows_left)
 
-    def _key_of(self, row: Entity) -> Key:
-        return tuple([remote_value(row, name) for name in self._names])
+    def _keys_of(self, rows: list[Entity]) -> list[Key]:
+        parts = [[remote_value(row, name) for row in rows] for name in self._names]
+        return list(zip(*parts, strict=True))
+
+    def _fresh(self, rows: list[Entity]) -> list[Entity]:
+        """Return those of *rows* that were not read yet."""
+        keys = self._keys_of(rows)
+        return [row for row, key in zip(rows, keys, strict=True) if key not in self._seen]
 
     def _take(self, rows: list[Entity]) -> list[Entity]:
         """Drop what is beyond the limit, note what was read, and return the rest."""
         if self._rows_left is not None:
             del rows[self._rows_left :]
             self._rows_left -= len(rows)
-        self._seen.update(map(self._key_of, rows))
+        self._seen.update(self._keys_of(rows))
         return rows
 
     async def _read_first(self) -> list[Entity]:
@@ -140,7 +146,7 @@ class RowReader:
             model = self._context.types.decoding_model(clauses.entity_type)
             self._names = model.primary_key_attributes
             if limit is None and clauses.is_ordered_by(self._names):
-                self._read_next, self._key = self._read_after_key, self._key_of(rows[-1])
+                self._read_next, (self._key,) = self._read_after_key, self._keys_of(rows[-1:])
             elif limit is None and not offset and not clauses.order:
                 self._read_next, self._position = self._read_after_key, 0
         return self._take(rows)
@@ -156,7 +162,10 @@ class RowReader:
             if self._compares_keys or not key:
                 raise
             # Keys are texts; that ">" compares texts is likely, but not documented.
-            logger.info("the server cannot compare keys of %s", self._clauses.entity_type)
+            logger.info(
+                "the server cannot compare keys of %(entity_type)s",
+                entity_type=self._clauses.entity_type,
+            )
             self._clauses = self._clauses._replace(order=", ".join(self._names))
             self._text = self._clauses.after((), self._names)
             self._read_next = self._read_at_position
@@ -167,13 +176,13 @@ class RowReader:
             return rows
         self._compares_keys = bool(key)
         self._last = rows[-1]
-        self._key = self._key_of(self._last)
+        (self._key,) = self._keys_of(rows[-1:])
         if self._key == key:
             raise MalformedResponseError(f"paging would never end: {text}", status=200)
-        fresh = [row for row in rows if self._key_of(row) not in self._seen]
+        fresh = self._fresh(rows)
         if not self._compares_keys:  # it may have to go on at positions
             self._position += len(rows)
-            self._seen.update(map(self._key_of, fresh))
+            self._seen.update(self._keys_of(fresh))
         return fresh
 
     async def _read_at_position(self) -> list[Entity]:
@@ -195,7 +204,7 @@ class RowReader:
         else:
             self._position, self._last = following, rows[-1]
         if self._clauses is not None:
-            rows = [row for row in rows if self._key_of(row) not in self._seen]
+            rows = self._fresh(rows)
         return self._take(rows)
 
     async def _read_unread(self) -> list[Entity]:
@@ -210,6 +219,7 @@ class RowReader:
             for key in keys
         ]
         text = self._clauses.among(key_criteria(references))
-        by_key = {self._key_of(row): row for row in await fetch_rows(self._context, text)}
+        rows = await fetch_rows(self._context, text)
+        by_key = dict(zip(self._keys_of(rows), rows, strict=True))
         del self._unread[:PAGE_SIZE]
         return self._take([by_key[key] for key in keys if key in by_key])

@@ -228,9 +228,9 @@ class TaskUnits:
         ]
         if changes:
             logger.warning(
-                "the session is closed with %d uncommitted operation(s): %s",
-                len(changes),
-                describe(changes),
+                "the session is closed with %(count)d uncommitted operation(s): %(operations)s",
+                count=len(changes),
+                operations=describe(changes),
             )
         self._is_closed = True
         self._set(NOTHING)

@@ -6,6 +6,7 @@
     ├── ConfigurationError         set what is missing, then start again
     ├── ArgumentError              correct the argument that it names; nothing was sent
     ├── MissingExtraError          install the extra that it names
+    ├── UnsupportedPlatformError   do on this operating system what it says
     ├── SessionStateError          open the session, where it is used; or stop using it
     ├── TransportError             no complete response: the server may have acted; try again later
     │   ├── ConnectError           the request never left this machine: safe to repeat
@@ -86,6 +87,7 @@ from aioftrackjobs.errors._usage import (
     UnknownAttributeError,
     UnknownEntityTypeError,
     UnserialisableValueError,
+    UnsupportedPlatformError,
 )
 
 __all__ = [
@@ -126,6 +128,7 @@ __all__ = [
     "UnknownEntityTypeError",
     "UnserialisableValueError",
     "UnsupportedLocationError",
+    "UnsupportedPlatformError",
     "ValidationError",
 ]
 

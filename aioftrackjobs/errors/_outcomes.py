@@ -222,6 +222,7 @@ class ServerError(FtrackJobsError):
 
     retry_after: float | None = None
     url: str | None = None
+    _shows_query = True
 
     @property
     def is_retryable(self) -> bool:
@@ -246,7 +247,7 @@ class ServerError(FtrackJobsError):
 
     def __str__(self) -> str:
         text = f"{self.kind}: {self.detail}"
-        if self.expression is not None and self.expression not in self.detail:
+        if self._shows_query and self.expression and self.expression not in self.detail:
             text += f"\n  in query: {self.expression}"
         if self.url is not None:
             text += f"\n  at {self.url}, which may be the wrong address"
@@ -258,6 +259,8 @@ class AuthenticationError(ServerError):
 
     Example: ``except AuthenticationError: sys.exit("look at FTRACK_API_KEY")``
     """
+
+    _shows_query = False  # any other one would have been refused, too
 
 
 class PermissionDeniedError(ServerError):

@@ -81,6 +81,27 @@ class MissingExtraError(FtrackJobsError, ImportError):
         )
 
 
+class UnsupportedPlatformError(FtrackJobsError, NotImplementedError):
+    """This part of the package does not work on this operating system. Nothing was done.
+
+    Example: ``except UnsupportedPlatformError as error: print(error.instead)``
+
+    Attributes:
+        what: What does not work.
+        where: Where it does.
+        instead: What to do in its place.
+    """
+
+    def __init__(self, what: str, where: str, instead: str) -> None:
+        super().__init__(what, where, instead)
+        self.what = what
+        self.where = where
+        self.instead = instead
+
+    def __str__(self) -> str:
+        return f"{self.what} only on {self.where}; {self.instead}"
+
+
 class SessionStateError(FtrackJobsError):
     """The session is not open, or belongs to another event loop, thread or process.
 

@@ -136,7 +136,9 @@ class EventCursor:
         try:
             await anyio.to_thread.run_sync(self._write, position)
         except OSError as exc:
-            logger.warning("the cursor %s cannot be written: %s", self._path, exc)
+            logger.warning(
+                "the cursor %(path)s cannot be written: %(error)s", path=self._path, error=exc
+            )
         else:
             self._saved = position
 
@@ -244,7 +246,7 @@ class TableFeed:
                         group.cancel_scope.cancel()
                         return
                     except FtrackJobsError as exc:
-                        logger.warning("the table of events cannot be read: %s", exc)
+                        logger.warning("the table of events cannot be read: %(error)s", error=exc)
                         await anyio.sleep(_PAUSE)
                         continue
                     await self._sleep()

@@ -203,7 +203,10 @@ class Handler(Generic[E]):
             self._host.reply_with(event, reply)
         except Exception as exc:  # noqa: BLE001 - what is no JSON ends this reply alone
             logger.error(  # noqa: TRY400 - our own code
-                "the handler %s cannot reply to %s: %s", self.name, event.topic, exc
+                "the handler %(handler)s cannot reply to %(topic)s: %(error)s",
+                handler=self.name,
+                topic=event.topic,
+                error=exc,
             )
 
     def _release(self, key: Hashable) -> None:
@@ -219,7 +222,11 @@ class Handler(Generic[E]):
     async def _notify(self, notice: Gap | Lagged) -> None:
         function: Any = self._on_gap if isinstance(notice, Gap) else self._on_lag
         if function is None:
-            logger.warning("the handler %s is too slow: events were dropped: %s", self.name, notice)
+            logger.warning(
+                "the handler %(handler)s is too slow: events were dropped: %(dropped)s",
+                handler=self.name,
+                dropped=notice,
+            )
             return
         try:
             outcome = function(notice)
@@ -234,7 +241,12 @@ class Handler(Generic[E]):
 
     def _report(self, error: BaseException, what: str) -> None:
         text = format_error(error, self._host.redact)
-        logger.error("the handler %s failed with %s: %s", self.name, what, text)
+        logger.error(
+            "the handler %(handler)s failed with %(work)s: %(error)s",
+            handler=self.name,
+            work=what,
+            error=text,
+        )
 
     def close(self) -> None:
         """Take no more events."""

@@ -182,17 +182,17 @@ class Link:
         if self._is_leaving:
             return
         if was_connected:
-            logger.warning("the event hub is not connected any more: %s", problem)
+            logger.warning("the event hub is not connected any more: %(error)s", error=problem)
             self._warned_of = problem
         elif self._warned_of != problem:
-            logger.warning("the event hub cannot be reached: %s", problem)
+            logger.warning("the event hub cannot be reached: %(error)s", error=problem)
             self._warned_of = problem
 
     def _note_refusal(self, error: FtrackJobsError) -> None:
         problem = self._connection.redact(str(error))
         is_known, self.refusal = self.refusal is not None, error
         if not is_known:
-            logger.warning("the event hub refuses the credentials: %s", problem)
+            logger.warning("the event hub refuses the credentials: %(error)s", error=problem)
         self._set_state("refused", problem)
 
     async def _pause(self, *, refused: bool, was_connected: bool) -> None:
@@ -317,11 +317,13 @@ class Link:
         elif kind == socketio.DISCONNECT:
             raise SocketLostError("the event hub has ended the connection")
         elif kind == socketio.ERROR:
-            logger.warning("the event hub reports an error: %s", data[:200])
+            logger.warning("the event hub reports an error: %(frame)s", frame=data[:200])
         elif kind in (socketio.EVENT, socketio.ACKNOWLEDGEMENT):
             self._receive(kind, data)
         elif kind != socketio.CONNECT:
-            logger.debug("a frame of the event hub is not understood: %s", frame.data[:200])
+            logger.debug(
+                "a frame of the event hub is not understood: %(frame)s", frame=frame.data[:200]
+            )
         if packet_id and kind == socketio.EVENT:
             self._replies.append(socketio.acknowledgement_frame(packet_id))
 

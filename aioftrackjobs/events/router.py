@@ -112,7 +112,9 @@ class Router:
             subscription.refusal = error.detail
             expression = subscription.expression
             logger.warning(
-                "the event hub refuses the subscription %r: %s", expression, error.detail
+                "the event hub refuses the subscription %(subscription)r: %(error)s",
+                subscription=expression,
+                error=error.detail,
             )
         else:
             return  # the connection is lost; the next one makes it again
@@ -123,7 +125,9 @@ class Router:
         """Let all subscriptions count as made: the server does not acknowledge any."""
         late = [each for each in self.subscriptions if not each.is_active and not each.refusal]
         if late:
-            logger.warning("the event hub has not acknowledged %d subscription(s)", len(late))
+            logger.warning(
+                "the event hub has not acknowledged %(count)d subscription(s)", count=len(late)
+            )
         for subscription in late:
             subscription.activate()
         self._unmade.clear()
@@ -149,7 +153,7 @@ class Router:
     def _receive_event(self, data: str) -> None:
         payload = events.read_event(data)
         if payload is None:
-            logger.debug("a frame with no event is ignored: %s", data[:200])
+            logger.debug("a frame with no event is ignored: %(frame)s", frame=data[:200])
             return
         self.received += 1
         if self._observe is not None:
@@ -188,7 +192,9 @@ class Router:
                     return
             except Exception as exc:  # noqa: BLE001 - a function of the user's may raise anything
                 logger.error(  # noqa: TRY400 - the user's code
-                    "where= of the subscription %r failed: %s", subscription.expression, exc
+                    "where= of the subscription %(subscription)r failed: %(error)s",
+                    subscription=subscription.expression,
+                    error=exc,
                 )
                 return
         subscription.consumer.put(event)

@@ -136,7 +136,7 @@ class HubRuntime:
                 await self._link.run()
             except FtrackJobsError as exc:
                 if not isinstance(exc, SessionStateError):
-                    logger.error("the event hub ends: %s", exc)  # noqa: TRY400 - it says all
+                    logger.error("the event hub ends: %(error)s", error=exc)  # noqa: TRY400 - it says all
                 self._outbox.abandon(exc)
             await anyio.sleep_forever()
 
@@ -159,7 +159,9 @@ class HubRuntime:
                     self.router.names = EntityNames(documents)
                     return
             self._has_tried_names = True
-            logger.warning("events have the names of columns, without schemas: %s", problem)
+            logger.warning(
+                "events have the names of columns, without schemas: %(error)s", error=problem
+            )
 
     async def _retry_names(self) -> None:
         self._has_tried_names = False
@@ -317,7 +319,7 @@ class HubRuntime:
     def reply_with(self, event: Event, data: Any) -> None:
         """Publish *data* as the reply to *event*, if that says by whom it was published."""
         if not self.publisher.reply(event, data):
-            logger.debug("there is no reply to %s, which has no source", event.topic)
+            logger.debug("there is no reply to %(topic)s, which has no source", topic=event.topic)
 
     def report_gap(self, gap: Gap) -> None:
         """Log a gap, once for all handlers."""
@@ -325,7 +327,9 @@ class HubRuntime:
             self._reported_gap = gap.since
             since, until = (each.isoformat(" ", "seconds") for each in (gap.since, gap.until))
             logger.warning(
-                "handlers may have missed events from %s to %s, without a connection", since, until
+                "handlers may have missed events from %(since)s to %(until)s, without a connection",
+                since=since,
+                until=until,
             )
 
     def redact(self, text: str) -> str:
@@ -365,7 +369,10 @@ class HubRuntime:
             for handler in handlers:
                 await handler.wait_idle()
         if names := sorted({each.name for each in handlers if each.is_busy}):
-            logger.warning("the session closes while handlers are busy: %s", ", ".join(names))
+            logger.warning(
+                "the session closes while handlers are busy: %(handlers)s",
+                handlers=", ".join(names),
+            )
 
     def health(self) -> EventHubHealth:
         """Return a snapshot of the hub."""

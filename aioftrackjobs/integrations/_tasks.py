@@ -29,7 +29,9 @@ async def queue_sent(session: AsyncSession, key: JobKey, values: Mapping[str, An
         try:
             await session.queue_job(key, **values)
         except FtrackJobsError as exc:
-            logger.warning("a task is sent without its Job %s: %s", key, exc)
+            logger.warning(
+                "a task is sent without its Job %(job_id)s: %(error)s", job_id=key, error=exc
+            )
 
 
 def values_of(
@@ -72,4 +74,9 @@ async def fail_lost(session: AsyncSession, key: JobKey, reason: str) -> None:
             async with job_context(session, job=key, stop_on="never") as running:
                 running.fail(reason)
     except FtrackJobsError as exc:
-        logger.warning("the Job %s of a task (%s) is left to recover: %s", key, reason, exc)
+        logger.warning(
+            "the Job %(job_id)s of a task (%(reason)s) is left to recover: %(error)s",
+            job_id=key,
+            reason=reason,
+            error=exc,
+        )

@@ -93,7 +93,9 @@ async def running_job(context: Annotated[Context, TaskiqDepends()]) -> AsyncIter
     except FtrackJobsError as exc:
         if not has_begun:
             raise
-        logger.info("%r: %s", job, exc)  # the result of the task has its own error
+        logger.info(
+            "%(job)r: %(error)s", job=job, error=exc
+        )  # the result of the task has its own error
 
 
 #: The annotation of a task's parameter that is its running Job.

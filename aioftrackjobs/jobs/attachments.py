@@ -165,7 +165,9 @@ class Attachments:
             try:
                 found |= {str(row["component_id"]) for row in await query.all()}
             except FtrackJobsError as exc:
-                logger.debug("%r: its attachments were not counted: %s", job, exc)
+                logger.debug(
+                    "%(job)r: its attachments were not counted: %(error)s", job=job, error=exc
+                )
         return len(found)
 
     async def add_report(self, job: Job, error: Exception | None, log: str = "") -> None:
@@ -201,13 +203,19 @@ class Attachments:
             name = f"{kind}.txt"
             await upload(self._entities, content, data={}, name=name, links=links)
         except Exception as exc:  # noqa: BLE001 - the block's own error must come out
-            logger.warning("%r: its %s was not attached: %s", job, kind, exc)
+            logger.warning(
+                "%(job)r: its %(attachment)s was not attached: %(error)s",
+                job=job,
+                attachment=kind,
+                error=exc,
+            )
             return
         self._known += 1
         if self._known >= _SECOND:
             logger.warning(
-                "%r: its %s is a second attachment; ftrack's web interface offers only one of "
+                "%(job)r: its %(attachment)s is a second attachment; ftrack's web interface "
+                "offers only one of "
                 "them for download",
-                job,
-                kind,
+                job=job,
+                attachment=kind,
             )

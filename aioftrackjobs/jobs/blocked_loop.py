@@ -145,9 +145,10 @@ class BlockedLoopGuard:
         asked_at, self._asked_at = self._asked_at, None
         if self._renewed and asked_at is not None:
             logger.warning(
-                "the event loop was blocked for %.0f s; a thread has renewed the leases of its "
+                "the event loop was blocked for %(seconds).0f s; a thread has renewed the "
+                "leases of its "
                 "Jobs meanwhile; run what blocks it in a thread",
-                time.monotonic() - asked_at,
+                seconds=time.monotonic() - asked_at,
             )
         self._renewed = 0
 
@@ -160,7 +161,7 @@ class BlockedLoopGuard:
             chunks = (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
             return all(self._renew(chunk) for chunk in chunks)
         except Exception as exc:  # noqa: BLE001 - there is no caller; the next check tries again
-            logger.debug("leases were not renewed: %s", type(exc).__name__)
+            logger.debug("leases were not renewed: %(error)s", error=type(exc).__name__)
             return False
         finally:
             self._reader.before_read = None
@@ -230,4 +231,4 @@ def _send(call: Call, updates: Sequence[Mapping[str, Any]]) -> None:
             try:
                 call([update])
             except FtrackJobsError as exc:
-                logger.debug("a lease was not renewed: %s", type(exc).__name__)
+                logger.debug("a lease was not renewed: %(error)s", error=type(exc).__name__)

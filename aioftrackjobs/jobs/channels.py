@@ -241,7 +241,11 @@ class ProgressWriter:
         for channel in failed:
             channel.backoff = channel.backoff or backoff
         if budget and not backoff.is_begun:
-            logger.warning("progress is written again for %g s: %s", budget, error)
+            logger.warning(
+                "progress is written again for %(seconds)g s: %(error)s",
+                seconds=budget,
+                error=error,
+            )
         return await self._pauses.wait(backoff, retry_after_of(error))
 
     def write_apart(self, channel: Channel, pause: float) -> None:
@@ -264,13 +268,19 @@ class ProgressWriter:
         try:
             self._background.spawn(self._log_failures, error)
         except FtrackJobsError:  # the session ends, and with it all Jobs that are left
-            logger.warning("progress was not written; the work goes on: %s", error)
+            logger.warning("progress was not written; the work goes on: %(error)s", error=error)
 
     async def _log_failures(self, error: BaseException) -> None:
         await anyio.lowlevel.checkpoint()
         number, self._failures = self._failures, 0
-        jobs = "" if number == 1 else f" for {number} Jobs"
-        logger.warning("progress was not written%s; the work goes on: %s", jobs, error)
+        if number == 1:
+            logger.warning("progress was not written; the work goes on: %(error)s", error=error)
+            return
+        logger.warning(
+            "progress was not written for %(count)d Jobs; the work goes on: %(error)s",
+            count=number,
+            error=error,
+        )
 
     async def _run(self) -> None:
         try:
@@ -386,7 +396,9 @@ class Channels:
                 self._is_handed_over = True
                 self._background.call_in_loop(self._touch_handed_over)
         except (FtrackJobsError, RuntimeError) as exc:  # there is no event loop any more, or a fork
-            logger.debug("%r: its progress is not written any more: %s", self._job, exc)
+            logger.debug(
+                "%(job)r: its progress is not written any more: %(error)s", job=self._job, error=exc
+            )
 
     def _touch_handed_over(self) -> None:
         self._is_handed_over = False

@@ -164,7 +164,7 @@ class Claims:
                     is_refusal = isinstance(exc, (ServerError, EntityError, ValueError))
                     if may_pass(exc) or not is_refusal:
                         raise
-                    logger.warning("%r cannot be claimed: %s", job, exc)
+                    logger.warning("%(job)r cannot be claimed: %(error)s", job=job, error=exc)
                     unusable.add(job.id)
                     if len(unusable) >= _REFUSALS:
                         raise
@@ -271,7 +271,12 @@ class Claims:
                 await claim.unit.settled()
                 await write_anew(self._entities.connection, partial(self._remove, claim))
         except Exception as exc:  # noqa: BLE001 - others may keep anything in its data
-            logger.warning("%r stays claimed for %g s: %s", claim.job, self._seconds, exc)
+            logger.warning(
+                "%(job)r stays claimed for %(seconds)g s: %(error)s",
+                job=claim.job,
+                seconds=self._seconds,
+                error=exc,
+            )
         finally:
             self._busy.discard(claim.job.id)
 

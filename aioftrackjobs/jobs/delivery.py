@@ -279,7 +279,11 @@ class Delivery:
                 await write_anew(self._jobs.entities.connection, write)
             except Exception as exc:  # noqa: BLE001 - the Job has ended, and that is said
                 if is_plain or isinstance(exc, SessionStateError):
-                    logger.warning("%r: its last text was not written: %s", self._job, exc)
+                    logger.warning(
+                        "%(job)r: its last text was not written: %(error)s",
+                        job=self._job,
+                        error=exc,
+                    )
                     break
             else:
                 break

@@ -225,7 +225,12 @@ class JoinedLifecycle(JobLifecycle):
 
     def decide(self, status: JobStatus, text: str | None) -> bool:
         """Log that this has no effect: the owner decides how the Job ends."""
-        logger.warning("%r: only its owner decides that it is %s: %s", self, status.value, text)
+        logger.warning(
+            "%(job)r: only its owner decides that it is %(status)s: %(text)s",
+            job=self,
+            status=status.value,
+            text=text,
+        )
         return True
 
     def _post_data(self, settle: Settle) -> PendingRequest | None:
@@ -267,7 +272,9 @@ class JoinedLifecycle(JobLifecycle):
             try:
                 await self._jobs.background.finish(self._write_last)
             except Exception as exc:  # noqa: BLE001 - the block's own error must come out
-                logger.warning("%r: its latest progress was not written: %s", self, exc)
+                logger.warning(
+                    "%(job)r: its latest progress was not written: %(error)s", job=self, error=exc
+                )
 
     async def _write_last(self) -> None:
         with anyio.move_on_after(self._grace):
@@ -275,7 +282,9 @@ class JoinedLifecycle(JobLifecycle):
             try:
                 await write_anew(self._jobs.entities.connection, self._write_report)
             except (FtrackJobsError, ValueError) as exc:
-                logger.warning("%r: its latest progress was not written: %s", self, exc)
+                logger.warning(
+                    "%(job)r: its latest progress was not written: %(error)s", job=self, error=exc
+                )
 
     async def _write_report(self, send_within: float) -> None:
         await self._jobs.reader.read_with_others(self)

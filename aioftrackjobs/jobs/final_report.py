@@ -83,7 +83,9 @@ class FinalReport:
         """
         await self.deliver(deadline)
         if self.error is not None:
-            logger.warning("%r: its failure was not reported: %s", self._job, self.error)
+            logger.warning(
+                "%(job)r: its failure was not reported: %(error)s", job=self._job, error=self.error
+            )
         else:
             await self.attach(deadline, error if self._status is JobStatus.FAILED else None)
 
@@ -102,7 +104,9 @@ class FinalReport:
         with anyio.CancelScope(deadline=deadline) as scope:
             await self._running.attachments.add_report(self._job, error, log)
         if scope.cancelled_caught:
-            logger.warning("%r: there was no time to attach its traceback or log", self._job)
+            logger.warning(
+                "%(job)r: there was no time to attach its traceback or log", job=self._job
+            )
 
     async def deliver(self, deadline: float = math.inf) -> None:
         """Record the final status of the Job; to be run in the background.
@@ -133,7 +137,9 @@ class FinalReport:
             # Otherwise it may be lost, and the caller has to know.
             if is_kept and not is_final_refusal(self.error):
                 logger.warning(
-                    "%r: its final status waits in the journal: %s", self._job, self.error
+                    "%(job)r: its final status waits in the journal: %(error)s",
+                    job=self._job,
+                    error=self.error,
                 )
                 self.error = None
 

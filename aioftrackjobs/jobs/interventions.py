@@ -242,16 +242,24 @@ class Interventions:
         by = "another" if owner is None else f"process {owner.process.pid} on {owner.process.host}"
         reason = f"it was taken over by {by}"
         if self._is_over:
-            logger.warning("%r: %s; its end is not written", self._job, reason)
+            logger.warning(
+                "%(job)r: %(reason)s; its end is not written", job=self._job, reason=reason
+            )
             return
         self.stop_requested.set("taken over", reason=reason)
         ends_block = is_elsewhere and self._stop_on == "any"
         if not (ends_block and self._scope.cancel(reason)):
-            logger.warning("%r: %s; its block goes on, and writes it no more", self._job, reason)
+            logger.warning(
+                "%(job)r: %(reason)s; its block goes on, and writes it no more",
+                job=self._job,
+                reason=reason,
+            )
 
     def _stop(self, *, ends_block: bool) -> None:
         if not (ends_block and self._scope.cancel(str(self.stop_requested))):
-            logger.warning("%r: %s; its block goes on", self._job, self.stop_requested)
+            logger.warning(
+                "%(job)r: %(reason)s; its block goes on", job=self._job, reason=self.stop_requested
+            )
 
     # What becomes of the block
 

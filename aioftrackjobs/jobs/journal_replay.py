@@ -217,7 +217,7 @@ class JournalReplay:
 
     def _log_problem(self, problem: str) -> None:
         if problem != self._logged_problem:
-            logger.warning("what the journal keeps cannot be delivered: %s", problem)
+            logger.warning("what the journal keeps cannot be delivered: %(error)s", error=problem)
         self._logged_problem = problem
 
     async def _deliver_jobs(self, entries: Sequence[Entry]) -> bool:
@@ -259,7 +259,11 @@ class JournalReplay:
                 self._journal.release_job(job_id)
             elif not may_pass_later(error) or self._is_refused_for_long(job_id, error):
                 self._journal.release_job(job_id)
-                logger.warning("Job %s: the server refuses its final status: %s", job_id, error)
+                logger.warning(
+                    "Job %(job_id)s: the server refuses its final status: %(error)s",
+                    job_id=job_id,
+                    error=error,
+                )
             elif isinstance(error, EntityError) or (
                 isinstance(error, ServerError) and not error.is_retryable
             ):
@@ -367,7 +371,9 @@ def _read_final_report(entry: Entry) -> tuple[JobStatus, Mapping[str, Any]] | No
     try:
         return JobStatus(report["status"]), data if isinstance(data, dict) else {}
     except (ValueError, LookupError, TypeError):
-        logger.warning("Job %s: what the journal keeps as its final status is none", entry.id)
+        logger.warning(
+            "Job %(job_id)s: what the journal keeps as its final status is none", job_id=entry.id
+        )
         return None
 
 

@@ -124,7 +124,9 @@ async def create_ended_job(
         except (TransferError, ServerError) as exc:
             if isinstance(exc, ServerError) and exc.is_retryable:
                 raise
-            logger.warning("Job %s: its log was not attached: %s", job_id, exc)
+            logger.warning(
+                "Job %(job_id)s: its log was not attached: %(error)s", job_id=job_id, error=exc
+            )
         else:
             return
     unit = entities.new_unit()

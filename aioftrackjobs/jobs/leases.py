@@ -279,10 +279,10 @@ class ActiveJobs:
             pass  # it is closed
         except ServerError as exc:  # that does not pass: once is enough to say it
             if not self._has_warned:
-                logger.warning("stop requests for Jobs cannot be read: %s", exc)
+                logger.warning("stop requests for Jobs cannot be read: %(error)s", error=exc)
             self._has_warned = True
         except FtrackJobsError as exc:
-            logger.debug("the Jobs that run were not read: %s", exc)
+            logger.debug("the Jobs that run were not read: %(error)s", error=exc)
         finally:
             self._is_reading = False
 
@@ -300,7 +300,7 @@ class ActiveJobs:
         try:
             await self._reader.read(jobs)
         except FtrackJobsError as exc:  # the next round reads them, too
-            logger.debug("Jobs that others have written were not read: %s", exc)
+            logger.debug("Jobs that others have written were not read: %(error)s", error=exc)
 
     def renew_all(self, *, older_than: float) -> None:
         """Renew all leases that were written more than *older_than* seconds ago."""
@@ -351,7 +351,7 @@ class ActiveJobs:
             if len(running) > _MOST_NAMES:
                 names += f" and {len(running) - _MOST_NAMES} more"
             logger.warning(
-                "the session is closed while Jobs are running; this ends them: %s", names
+                "the session is closed while Jobs are running; this ends them: %(jobs)s", jobs=names
             )
 
         async def close(job: ActiveJob) -> None:

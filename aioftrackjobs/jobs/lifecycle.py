@@ -446,7 +446,7 @@ class JobLifecycle:
             with self._jobs.active.count_report(self):
                 await self._jobs.background.finish(self._report_failure, find_end, attached)
         except Exception as exc:  # noqa: BLE001 - the block's own error must come out
-            logger.warning("%r: its failure was not reported: %s", self, exc)
+            logger.warning("%(job)r: its failure was not reported: %(error)s", job=self, error=exc)
         except anyio.get_cancelled_exc_class():
             if isinstance(error, Exception):
                 raise  # otherwise the block is being left by a cancellation already

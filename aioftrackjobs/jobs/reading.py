@@ -183,7 +183,7 @@ class JobReader:
             try:
                 job.note_read(rows.get(job.entity.id))
             except Exception:  # others may have written anything, which must not end other work
-                logger.warning("%r: what others have written is odd", job, exc_info=True)
+                logger.warning("%(job)r: what others have written is odd", job=job, exc_info=True)
 
     async def _decode(self, rows: Sequence[Mapping[str, Any]], number: int) -> None:
         try:

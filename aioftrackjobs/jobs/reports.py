@@ -69,10 +69,11 @@ class Reports:
         if not (self._has_warned or self.job.has_ended):
             self._has_warned = True
             logger.warning(
-                "%r: %s cannot be shown as progress; the work goes on, and further reports like "
+                "%(job)r: %(problem)s cannot be shown as progress; the work goes on, and "
+                "further reports like "
                 "this are not logged",
-                self.job,
-                problem,
+                job=self.job,
+                problem=problem,
                 stacklevel=depth,
             )
 

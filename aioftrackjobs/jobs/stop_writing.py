@@ -62,7 +62,9 @@ async def stop_job(
         await jobs.events.publish(found.id)
         await anyio.sleep(jobs.entities.connection.timings.claim_wait)
     else:
-        logger.warning("%r: its owner overwrites the request to stop it again and again", found)
+        logger.warning(
+            "%(job)r: its owner overwrites the request to stop it again and again", job=found
+        )
     return known_state(found)
 
 

@@ -328,7 +328,7 @@ class JobPoll:
         self._failures += 1
         if self._failures == _REFUSALS:
             why = str(error) or f"no response in {self._limit:g} s"
-            logger.warning("the Jobs that are waited for cannot be read: %s", why)
+            logger.warning("the Jobs that are waited for cannot be read: %(error)s", error=why)
 
 
 class JobWatch:

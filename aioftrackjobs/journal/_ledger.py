@@ -336,13 +336,14 @@ class Ledger:
             changes, self._changes = self._changes, []
         for change, problem in changes:
             if change == "working":
-                logger.warning("the journal %s works again", self._path)
+                logger.warning("the journal %(path)s works again", path=self._path)
             else:
                 logger.warning(
-                    "the journal %s cannot be used: %s; the work goes on without it, but what a "
+                    "the journal %(path)s cannot be used: %(error)s; the work goes on "
+                    "without it, but what a "
                     "crash of this process leaves behind is not known after it",
-                    self._path,
-                    problem,
+                    path=self._path,
+                    error=problem,
                 )
             if self._note_change is not None:
                 self._note_change(change)

@@ -155,7 +155,11 @@ class Writer:
         self._presence.hold(file.log_path)
         while self._damaged:
             count = file.salvage(self._damaged.pop())
-            logger.info("%d entries of other sessions were saved in %s", count, self._path)
+            logger.info(
+                "%(count)d entries of other sessions were saved in %(path)s",
+                count=count,
+                path=self._path,
+            )
         return file
 
     def _write(self, batch: Batch) -> None:
@@ -172,9 +176,10 @@ class Writer:
                 receipt.result = receipt.work(file)
         if file.set_aside_rows:
             logger.warning(
-                "%d rows of the journal %s cannot be used; they were moved to its table set_aside",
-                file.set_aside_rows,
-                self._path,
+                "%(count)d rows of the journal %(path)s cannot be used; they were moved to "
+                "its table set_aside",
+                count=file.set_aside_rows,
+                path=self._path,
             )
             file.set_aside_rows = 0
         if self._ledger.problem is not None:

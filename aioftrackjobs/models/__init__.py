@@ -24,18 +24,16 @@ from aioftrackjobs.models._job import (
 )
 from aioftrackjobs.models._mappings import CustomAttributeValues, MetadataValues
 from aioftrackjobs.models._registry import EntityTypes
+from aioftrackjobs.models._rows import RowPlan
 from aioftrackjobs.models._state import (
     Change,
     Owner,
     adopt,
-    attach,
     change_locally,
     current_value,
     detach,
     forget_local,
     forget_reference,
-    load,
-    load_first,
     owner_of,
     put_local,
     remote_value,
@@ -64,10 +62,10 @@ __all__ = [
     "MetadataValues",
     "Owner",
     "Related",
+    "RowPlan",
     "SequenceComponent",
     "User",
     "adopt",
-    "attach",
     "bar_html",
     "change_locally",
     "current_value",
@@ -76,8 +74,6 @@ __all__ = [
     "forget_reference",
     "job_data_text",
     "known_state",
-    "load",
-    "load_first",
     "new_id",
     "owner_of",
     "parse_job_data",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, MutableSequence
+from collections.abc import Callable, Coroutine, Iterable, MutableSequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -168,13 +168,13 @@ class Location(Entity):
         """
         self._files().use_folder(path, structure)
 
-    async def add_component(
+    def add_component(
         self,
         component: Component,
         source: Location | str | os.PathLike[str],
         *,
         recursive: bool = True,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Bring the file of *component* here, and register it in a commit of its own.
 
         Example: ``await disk.add_component(plate, server)``
@@ -198,24 +198,32 @@ class Location(Entity):
             ServerError: The server refused to register the component.
             CommitUncertainError: It may be registered. The files stay.
         """
-        await self._files().add([component], source, recursive=recursive)
+        adding: Coroutine[Any, Any, None] = self._files().add(
+            [component], source, recursive=recursive
+        )
+        return adding
 
-    async def add_components(
+    def add_components(
         self,
         components: Iterable[Component],
         source: Location | str | os.PathLike[str],
         *,
         recursive: bool = True,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Bring the files of several components here: all of them, or none.
 
         Example: ``await disk.add_components(version["components"], server)``
 
         It is as :meth:`add_component`, with one commit for all.
         """
-        await self._files().add(components, source, recursive=recursive)
+        adding: Coroutine[Any, Any, None] = self._files().add(
+            components, source, recursive=recursive
+        )
+        return adding
 
-    async def remove_component(self, component: Component, *, recursive: bool = True) -> None:
+    def remove_component(
+        self, component: Component, *, recursive: bool = True
+    ) -> Coroutine[Any, Any, None]:
         """Unregister *component* here in a commit of its own, and then remove its file.
 
         Example: ``await disk.remove_component(plate)``
@@ -231,9 +239,10 @@ class Location(Entity):
             UnsupportedLocationError: This location is no folder that is known.
             ServerError: The server refused to. The file stays.
         """
-        await self._files().remove([component], recursive=recursive)
+        removal: Coroutine[Any, Any, None] = self._files().remove([component], recursive=recursive)
+        return removal
 
-    async def get_filesystem_path(self, component: Component) -> Path:
+    def get_filesystem_path(self, component: Component) -> Coroutine[Any, Any, Path]:
         """Return the path of *component* on this machine, whether or not there is a file.
 
         Example: ``path = await disk.get_filesystem_path(plate)``
@@ -242,10 +251,10 @@ class Location(Entity):
             ComponentNotInLocationError: This location does not have the component.
             UnsupportedLocationError: This location is no folder that is known.
         """
-        path: Path = await self._files().path(component)
+        path: Coroutine[Any, Any, Path] = self._files().path(component)
         return path
 
-    async def get_resource_identifier(self, component: Component) -> str:
+    def get_resource_identifier(self, component: Component) -> Coroutine[Any, Any, str]:
         """Return where this location has *component*: as registered, below its folder.
 
         Example: ``text = await disk.get_resource_identifier(plate)``
@@ -253,10 +262,10 @@ class Location(Entity):
         Raises:
             ComponentNotInLocationError: This location does not have the component.
         """
-        identifier: str = await self._files().identifier(component)
+        identifier: Coroutine[Any, Any, str] = self._files().identifier(component)
         return identifier
 
-    async def get_component_availability(self, component: Component) -> float:
+    def get_component_availability(self, component: Component) -> Coroutine[Any, Any, float]:
         """Return how many percent of *component*, that is of its members, this location has.
 
         Example: ``is_complete = await disk.get_component_availability(plate) == 100``
@@ -266,8 +275,10 @@ class Location(Entity):
         Raises:
             EntityError: The server has no such component.
         """
-        share: float = await self._files().availability(component)
+        share: Coroutine[Any, Any, float] = self._files().availability(component)
         return share
+
+    # Each returns what its owner does: in blocking code, that waits, and returns the result.
 
     def _files(self) -> Any:
         if not self._owner:

@@ -234,10 +234,8 @@ class Entity(BaseModel, MutableMapping[str, Any], metaclass=EntityMeta):
         return self._local[name] if name in self._local else self._remote.get(name)
 
     def __getitem__(self, name: str) -> Any:
-        if name in self._local:
-            value = self._local[name]
-        elif name in self._remote:
-            value = self._remote[name]
+        if name in (values := self._local) or name in (values := self._remote):
+            value = values[name]
         elif name in MAPS and (view := unloaded_view(self, name)) is not None:
             return view
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, MutableSequence
+from collections.abc import Callable, Coroutine, Mapping, MutableSequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum, StrEnum
@@ -230,7 +230,7 @@ class Job(Entity):
             raise InvalidValueError(self.entity_type, "description", text, "it must be a text")
         self["data"] = {**self._parsed_data(), "description": text}
 
-    async def wait(self, timeout: float | None = None) -> JobState:
+    def wait(self, timeout: float | None = None) -> Coroutine[Any, Any, JobState]:
         """Wait until the Job is done, has failed or is deleted, wherever it runs.
 
         Example: ``state = await job.wait(timeout=60)``
@@ -248,8 +248,8 @@ class Job(Entity):
         """
         if not self._owner:
             raise EntityError(f"{self!r} belongs to no session")
-        state: JobState = await self._owner.wait_for_job(self, timeout)
-        return state
+        state: Coroutine[Any, Any, JobState] = self._owner.wait_for_job(self, timeout)
+        return state  # in blocking code, the owner waits, and returns the state itself
 
     def _label(self) -> list[str]:
         status, data = self._current("status"), self._current("data")

@@ -8,13 +8,12 @@ class imports this one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.errors import NotLoadedError
 from aioftrackjobs.protocol.operations import NOT_SET
-from aioftrackjobs.protocol.values import ENTITY_TYPE
 
 logger = SafeLogger(__name__)
 
@@ -62,7 +61,7 @@ class Owner(Protocol):
         """Return the URL of a component's file, or of its thumbnail. It contains the API key."""
         ...
 
-    def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
+    def wait_for_job(self, job: Any, timeout: float | None, /) -> Any:
         """Return the state of *job* when it has ended, or after some seconds."""
         ...
 
@@ -104,16 +103,11 @@ class Change(TypedDict):
 # Ownership
 
 
-def attach(entity: Stateful, owner: Owner | None, remote: dict[str, Any] | None = None) -> None:
-    """Give *entity* an *owner* and a state: *remote* values, if any, and no local ones.
-
-    A page of rows makes thousands of entities, and the garbage collector visits each container in
-    them again and again. So there are only these two; pydantic's own containers and the reference
-    are made on first use.
-    """
+def attach(entity: Stateful, owner: Owner | None) -> None:
+    """Give *entity* an *owner* and an empty state."""
     put = object.__setattr__
     put(entity, "_owner", owner)
-    put(entity, "_remote", {} if remote is None else remote)
+    put(entity, "_remote", {})
     put(entity, "_local", {})
 
 
@@ -144,9 +138,10 @@ class _Gone:
 
     def record_update(self, entity: Any, name: str, value: object) -> None:
         logger.warning(
-            "%r was deleted, or its creation was rolled back: its new %s is not recorded",
-            entity,
-            name,
+            "%(entity)r was deleted, or its creation was rolled back: its new %(attribute)s "
+            "is not recorded",
+            entity=entity,
+            attribute=name,
         )
 
     def record_reset(self, entity: Any, name: str) -> Any:
@@ -170,7 +165,7 @@ class _Gone:
     def component_url(self, component_id: str, size: int | None = None) -> str:
         raise NotImplementedError  # a location is not asked without an owner
 
-    def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
+    def wait_for_job(self, job: Any, timeout: float | None, /) -> Any:
         raise NotImplementedError  # a Job does not wait without an owner
 
     def files_of(self, location: Any, /) -> Any:
@@ -186,45 +181,6 @@ def forget_reference(entity: Stateful) -> None:
 
 
 # Values of the server
-
-
-def load(entity: Stateful, row: Mapping[str, Any], decode: Callable[[Any], Any]) -> None:
-    """Store the values of the server's *row* in *entity*; local changes stay on top.
-
-    Args:
-        entity: The entity that the row describes.
-        row: Values by attribute, as they came over the wire.
-        decode: Decodes a value that is a list or a mapping; the others are stored as they are.
-    """
-    values = dict(row)
-    values.pop(ENTITY_TYPE, None)
-    _decode_in_place(entity, values, row, decode)
-    entity._remote.update(values)
-
-
-def load_first(entity: Stateful, row: Mapping[str, Any], decode: Callable[[Any], Any]) -> None:
-    """Do as :meth:`load` for an entity that has just got *row* as its values, and no others."""
-    entity._remote.pop(ENTITY_TYPE, None)
-    try:
-        _decode_in_place(entity, entity._remote, row, decode)
-    except BaseException:
-        entity._remote.clear()
-        raise
-
-
-def _decode_in_place(
-    entity: Stateful,
-    values: dict[str, Any],
-    row: Mapping[str, Any],
-    decode: Callable[[Any], Any],
-) -> None:
-    """Decode those of *values* that need it: few do."""
-    for name, value in row.items():
-        if type(value) is dict or type(value) is list:
-            values[name] = decode(value)
-    for name, read in entity.readers.items():
-        if name in row:
-            values[name] = read(row[name])
 
 
 def remote_value(entity: Stateful, name: str, default: Any = None) -> Any:

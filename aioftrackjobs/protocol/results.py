@@ -145,8 +145,13 @@ def _is_of_query(operation: Mapping[str, JSONValue], result: Any) -> bool:
     expression = str(operation.get("expression", ""))
     target = re.match(_QUERY_TARGET, expression)
     if target is not None and target[1] in _CONCRETE_TYPES:
-        kinds = {row.get(ENTITY_TYPE, target[1]) for row in rows if _is_row(row)}
-        if kinds - {target[1]}:
+        kinds = {
+            kind
+            for row in rows
+            if isinstance(row, dict) and isinstance(kind := row.get(ENTITY_TYPE), str)
+        }
+        # What cannot be a row is refused later.
+        if any(kind.isidentifier() for kind in kinds - {target[1]}):
             return False
     asked = re.search(_QUERY_OF_IDS, expression) if rows else None
     if asked is None:
@@ -154,12 +159,6 @@ def _is_of_query(operation: Mapping[str, JSONValue], result: Any) -> bool:
     ids = {each.lower() for each in re.findall(r'"([^"]*)"', asked[1])}
     found = [row["id"] for row in rows if isinstance(row, dict) and "id" in row]
     return all(str(each).lower() in ids for each in found)
-
-
-def _is_row(row: object) -> bool:
-    """Return whether *row* names an entity type, or none; what cannot be a row is refused later."""
-    kind = row.get(ENTITY_TYPE, "None") if isinstance(row, dict) else None
-    return isinstance(kind, str) and kind.isidentifier()
 
 
 def _is_list_of_schemas(_: object, result: Any) -> bool:

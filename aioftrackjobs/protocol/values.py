@@ -64,8 +64,10 @@ def in_utc(moment: datetime) -> datetime:
     Raises:
         ValueError: In UTC it would be before the year 1, or after the year 9999.
     """
+    if moment.tzinfo is UTC:  # as most are
+        return moment
     if moment.utcoffset() is None:
-        return moment.replace(tzinfo=UTC)
+        return datetime.combine(moment, moment.time(), UTC)  # a third of the time of replace()
     try:
         return moment.astimezone(UTC)
     except OverflowError as exc:

@@ -79,7 +79,7 @@ async def run_command(
         ArgumentError: An argument has a wrong type or value.
         JobStoppedError: The Job was stopped by another client, and the command with it.
         FtrackJobsError: The command has to wait for its Job, and that could not begin.
-        NotImplementedError: This is Windows.
+        UnsupportedPlatformError: This is Windows.
     """
     from aioftrackjobs.commands.in_python import execution_of, start
     from aioftrackjobs.commands.reporting import ReportedJob, ReportOptions

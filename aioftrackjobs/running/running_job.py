@@ -186,7 +186,7 @@ class JobLogFilter(logging.Filter):
     """Adds to each log record the Job whose block the code runs in; it filters nothing.
 
     A record gets ``ftrack_job_id`` and ``ftrack_job``, the id and the description of the Job; both
-    are empty outside of a block::
+    are empty outside of a block. A record of this package that is about another Job keeps its id::
 
         handler.addFilter(JobLogFilter())
         handler.setFormatter(logging.Formatter("%(ftrack_job_id)s %(message)s"))
@@ -196,8 +196,9 @@ class JobLogFilter(logging.Filter):
         """Add both attributes to *record*."""
         job = _running.get()
         job = None if job is None else job.innermost_active()
-        record.ftrack_job_id = "" if job is None else job.id
-        record.ftrack_job = "" if job is None else job.description or ""
+        own_id = "" if job is None else job.id
+        is_this = vars(record).setdefault("ftrack_job_id", own_id) == own_id
+        record.ftrack_job = job.description or "" if job is not None and is_this else ""
         return True
 
 
@@ -376,7 +377,7 @@ class RunningJob(Reporter):
             ArgumentError: An argument has a wrong type or value.
             CommandFailedError: It failed, timed out, or could not be started.
             FtrackJobsError: The log was to be attached always, and that failed.
-            NotImplementedError: This is Windows.
+            UnsupportedPlatformError: This is Windows.
         """
         from aioftrackjobs.commands.in_python import execution_of, run_in_job
 
@@ -440,8 +441,8 @@ class RunningJob(Reporter):
             is_first = self._lifecycle.decide(status, line)
         if not (is_first or self._lifecycle.has_ended):
             logger.warning(
-                "%r: its end was decided before; it is not changed to %s",
-                self,
-                status.value,
+                "%(job)r: its end was decided before; it is not changed to %(status)s",
+                job=self,
+                status=status.value,
                 stacklevel=3,
             )

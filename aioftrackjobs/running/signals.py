@@ -278,7 +278,11 @@ class ShutdownCoordinator:
         """Wait for a signal, then cancel the block and the Jobs."""
         await self._begin.wait()
         number = self.watchdog.signal or _SIGNALS[0]
-        logger.warning("%s: all Jobs end, within %g s", number.name, self._grace)
+        logger.warning(
+            "%(signal)s: all Jobs end, within %(seconds)g s",
+            signal=number.name,
+            seconds=self._grace,
+        )
         self.note(number)
         self._active.shutdown_deadline = anyio.current_time() + self._grace
         self.block.cancel()

@@ -98,9 +98,10 @@ class SafeObserver(Observer):
         if method not in self._failed:
             self._failed.add(method)
             logger.warning(
-                "%s() of the observer failed; everything else goes on: %s: %s",
-                method,
-                type(error).__name__,
-                error,
+                "%(method)s() of the observer failed; everything else goes on: "
+                "%(error_type)s: %(error)s",
+                method=method,
+                error_type=type(error).__name__,
+                error=error,
                 exc_info=True,
             )

@@ -136,7 +136,9 @@ async def download(
     except OSError as exc:
         raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
     if file_download.verified_by is None:
-        logger.warning("%s may be incomplete: neither its size nor its digest is known", path)
+        logger.warning(
+            "%(path)s may be incomplete: neither its size nor its digest is known", path=path
+        )
     return DownloadedFile.at(path, file_download.verified_by)
 
 
@@ -302,7 +304,7 @@ class FileDownload:
                 if row["id"] == self._component_id:
                     self._facts = _facts_of(row)
             except (FtrackJobsError, LookupError, TypeError, ValueError):
-                logger.debug("the size of %s is not known", self._label, exc_info=True)
+                logger.debug("the size of %(file)s is not known", file=self._label, exc_info=True)
         return self._facts
 
     async def _verify(self) -> None:

@@ -270,4 +270,4 @@ def _remove(path: Path) -> None:
         with suppress(FileNotFoundError):
             path.rmdir() if path.is_dir() else path.unlink()
     except OSError as exc:
-        logger.warning("%s is not removed: %s", path, exc.strerror)
+        logger.warning("%(path)s is not removed: %(error)s", path=path, error=exc.strerror)

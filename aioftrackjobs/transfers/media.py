@@ -83,4 +83,8 @@ async def _delete(context: EntityContext, component: Entity) -> None:
     try:
         await unit.commit()
     except FtrackJobsError as exc:
-        logger.warning("%r was uploaded to be encoded, and stays: %s", component, exc)
+        logger.warning(
+            "%(component)r was uploaded to be encoded, and stays: %(error)s",
+            component=component,
+            error=exc,
+        )

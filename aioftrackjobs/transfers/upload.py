@@ -282,7 +282,10 @@ class Registration:
         """
         await self._unit.settled()
         if self._unit.uncertain_operations:
-            logger.warning("%r: it is not known whether it was registered", self._entities[0])
+            logger.warning(
+                "%(component)r: it is not known whether it was registered",
+                component=self._entities[0],
+            )
             return False
         left = {id(entity) for entity in self._unit.created}
         registered = [entity for entity in self._entities if id(entity) not in left]
@@ -293,7 +296,11 @@ class Registration:
         try:
             await unit.commit()
         except FtrackJobsError as exc:
-            logger.warning("%r: its upload failed, and it stays: %s", self._entities[0], exc)
+            logger.warning(
+                "%(component)r: its upload failed, and it stays: %(error)s",
+                component=self._entities[0],
+                error=exc,
+            )
             return False
         return True
 
@@ -315,17 +322,21 @@ async def _remove_later(connection: Connection, component_id: str) -> None:
             if await _remove_bytes(connection, component_id) is None:
                 return
     logger.warning(
-        "the file of component %s, whose upload failed, could not be removed%s",
-        component_id,
-        "" if connection.journal.state == "off" else "; the journal keeps that for later",
+        "the file of component %(component_id)s, whose upload failed, could not be "
+        "removed%(consequence)s",
+        component_id=component_id,
+        consequence=""
+        if connection.journal.state == "off"
+        else "; the journal keeps that for later",
     )
 
 
 def _warn(component_id: str, problem: str) -> None:
     logger.warning(
-        "the server does not remove the file of component %s, whose upload failed: %s",
-        component_id,
-        problem,
+        "the server does not remove the file of component %(component_id)s, whose upload "
+        "failed: %(error)s",
+        component_id=component_id,
+        error=problem,
     )
 
 
@@ -344,7 +355,11 @@ async def _remove_bytes(connection: Connection, component_id: str) -> str | None
         try:
             response = await connection.transport.send(WireRequest("GET", url))
         except FtrackJobsError:
-            logger.debug("the file of %s could not be removed", component_id, exc_info=True)
+            logger.debug(
+                "the file of %(component_id)s could not be removed",
+                component_id=component_id,
+                exc_info=True,
+            )
             return ""
         if _is_gone(response):
             connection.journal.release_upload(component_id)

@@ -118,7 +118,12 @@ class FileTransport:
             outgoing = self._headers(request, url)
             steps = connection.put(request.method, _target(url), outgoing, body)
             response = await self._move(connection, steps, body.sent)
-            logger.debug("%s to %s: HTTP %d", request.method, connection.origin, response.status)
+            logger.debug(
+                "%(http_method)s to %(server)s: HTTP %(http_status)d",
+                http_method=request.method,
+                server=connection.origin,
+                http_status=response.status,
+            )
             return response
 
     @asynccontextmanager
@@ -130,7 +135,12 @@ class FileTransport:
                 outgoing = self._headers(request, url)
                 get = partial(connection.get, request.method, _target(url), outgoing)
                 head = await self._run(connection, get)
-                logger.debug("%s to %s: HTTP %d", request.method, connection.origin, head.status)
+                logger.debug(
+                    "%(http_method)s to %(server)s: HTTP %(http_status)d",
+                    http_method=request.method,
+                    server=connection.origin,
+                    http_status=head.status,
+                )
                 receive = partial(self._receive, connection)
                 found = _FileDownload(head.status, head.headers, connection.body_size, receive)
                 following = redirected(request, found, *self._secrets)

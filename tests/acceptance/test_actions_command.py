@@ -79,6 +79,7 @@ async def test_a_service_starts_again_when_its_file_changes_and_ends_its_jobs(
         ("my_service", "write MODULE:NAME"),
         (":actions", "write MODULE:NAME"),
         ("my_service:", "write MODULE:NAME"),
+        (".my_service:actions", "write MODULE:NAME"),
         ("nowhere:actions", "there is no module nowhere"),
         ("my_service.nowhere:actions", "there is no module my_service.nowhere"),
         ("my_service:render", "render is no Actions"),
@@ -88,6 +89,17 @@ async def test_a_service_starts_again_when_its_file_changes_and_ends_its_jobs(
 def test_what_is_no_registry_is_named(service: Path, target: str, problem: str) -> None:
     with pytest.raises(NoActionsError, match=problem):
         load_actions(target)
+
+
+async def test_what_is_no_registry_is_a_mistake(
+    command: Callable[..., Any], ftrack: dict[str, str]
+) -> None:
+    ended = await run_sync(lambda: command("actions", "nowhere:actions", env=ftrack))
+
+    assert ended.code == 2
+    assert ended.err == (
+        "aioftrackjobs: nowhere:actions names no actions: there is no module nowhere\n"
+    )
 
 
 def test_a_module_that_lacks_something_shows_its_own_error(service: Path) -> None:

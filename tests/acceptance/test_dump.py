@@ -217,9 +217,9 @@ async def test_a_dump_replaces_only_regular_files_and_keeps_their_mode(
 async def test_failed_dump_leaves_the_file_as_it_was(
     command: Callable[..., Any], ftrack: dict[str, str], tmp_path: Path
 ) -> None:
-    async def dump(*options: str, env: dict[str, str] | None = None) -> Any:
+    async def dump(*options: str, code: int, env: dict[str, str] | None = None) -> Any:
         ended = await run_sync(partial(command, "dump", *options, env=env))
-        assert ended.code == (1 if env else 2)
+        assert ended.code == code
         assert ended.err.startswith("aioftrackjobs: ")
         assert ended.err.count("\n") == 1
         return ended
@@ -229,10 +229,10 @@ async def test_failed_dump_leaves_the_file_as_it_was(
     path = folder / "dump.json"
     path.write_text("earlier")
 
-    unknown = await dump("--type", "Jobb", str(path), env=ftrack)
-    await dump("--api-key", "wrong", str(path), env=ftrack)
-    nowhere = await dump(str(folder / "missing" / "dump.json"), env=ftrack)
-    unset = await dump(str(path))
+    unknown = await dump("--type", "Jobb", str(path), code=1, env=ftrack)
+    await dump("--api-key", "wrong", str(path), code=1, env=ftrack)
+    nowhere = await dump(str(folder / "missing" / "dump.json"), code=2, env=ftrack)
+    unset = await dump(str(path), code=2)
 
     assert "Jobb" in unknown.err
     assert "FILE" in nowhere.err

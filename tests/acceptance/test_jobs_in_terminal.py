@@ -88,19 +88,21 @@ async def test_all_about_a_job(run: Run, session: AsyncSession, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("given", "problem"),
+    ("given", "code", "problem"),
     [
-        ("ffffffff", "no Job has an id that begins with ffffffff"),
-        ("render", "'render' is no id of a Job"),
-        ('"; drop', "is no id of a Job"),
-        ("", "'' is no id of a Job"),
-        ("-", "no Job has an id that begins with -"),
+        ("ffffffff", 1, "no Job has an id that begins with ffffffff"),
+        ("render", 2, "'render' is no id of a Job"),
+        ('"; drop', 2, "is no id of a Job"),
+        ("", 2, "'' is no id of a Job"),
+        ("-", 1, "no Job has an id that begins with -"),
     ],
 )
-async def test_unknown_job_is_a_refusal(run: Run, given: str, problem: str) -> None:
+async def test_unknown_job_is_a_refusal_and_what_is_no_id_a_mistake(
+    run: Run, given: str, code: int, problem: str
+) -> None:
     ended = await run("show", "--", given)
 
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.out) == (code, "")
     assert problem in ended.err
 
 
@@ -166,7 +168,18 @@ async def test_file_is_attached(run: Run, session: AsyncSession, tmp_path: Path)
     assert ended.code == 0
     (link,) = await session.query("select component_id, job_id from JobComponent").all()
     assert (link["component_id"], link["job_id"]) == (ended.out.strip(), job.id)
-    assert (missing.code, "there is no file" in missing.err) == (1, True)
+    assert (missing.code, "there is no file" in missing.err) == (2, True)
+
+
+async def test_wrong_key_is_said_without_the_query(
+    command: Callable[..., Any], ftrack: dict[str, str]
+) -> None:
+    env = {**ftrack, "FTRACK_API_KEY": "wrong"}
+    ended = await run_sync(lambda: command("jobs", env=env))
+
+    assert ended.code == 1
+    assert ended.err.startswith("aioftrackjobs: InvalidCredentialsError: ")
+    assert "select" not in ended.err
 
 
 async def test_address_of_the_interface(run: Run, server: ServerHandle) -> None:

@@ -429,6 +429,44 @@ async def test_journal_that_cannot_be_used(run: Start, only_job: Start) -> None:
     assert (await only_job())[0] == "done"
 
 
+async def test_journal_on_a_full_disk(
+    ftrack: dict[str, str], environment: Start, only_job: Start, tmp_path: Path
+) -> None:
+    """No file can be written: the Job is run without a journal, and a message says so."""
+    line = (
+        f"ulimit -f 0; exec {sys.executable} -m aioftrackjobs run --journal jobs -- sh -c 'exit 3'"
+    )
+
+    def start() -> subprocess.CompletedProcess[bytes]:
+        env = {**environment(tmp_path), **ftrack}
+        command = ["sh", "-c", line]
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, timeout=40)
+
+    done = await run_sync(start)
+
+    assert done.returncode == 3
+    assert b"jobs cannot be used" in done.stderr
+    assert (await only_job())[:1] == ("failed",)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exec >&-; sleep 0.2; echo late >&2; exit 3", "exit code 3: late"),
+        ("exec >&- 2>&-; sleep 0.2; exit 3", "exit code 3"),
+        ("printf '\\377\\376 bad\\n' >&2; exit 3", "exit code 3: \ufffd\ufffd bad"),
+        ("(sleep 60; echo x) & echo left a child >&2; exit 3", "exit code 3: left a child"),
+    ],
+    ids=["closes stdout", "closes both", "no UTF-8", "leaves a child"],
+)
+async def test_odd_ends_of_the_output(
+    run: Start, only_job: Start, tmp_path: Path, script: str, reason: str
+) -> None:
+    assert await run("--", "sh", _script(tmp_path, script)).end() == 3
+
+    assert (await only_job())[1]["description"] == f"sh - failed: {reason}"
+
+
 async def test_files_are_attached_by_pattern(run: Start, only_job: Start, tmp_path: Path) -> None:
     script = _script(
         tmp_path, "mkdir -p out/deep; echo 1 > out/deep/a.mov; echo 2 > out/notes.txt\n"

@@ -193,7 +193,7 @@ def test_options_are_those_of_the_server(
 def test_public_address_needs_a_flag_and_a_key(command: Callable[..., Any]) -> None:
     ended = command("serve", "--port", "0", "--host", "0.0.0.0", "--public")
 
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("aioftrackjobs: cannot serve on 0.0.0.0:0: other machines")
     assert "--api-key" in ended.err
     assert ended.err.count("\n") == 1
@@ -202,7 +202,7 @@ def test_public_address_needs_a_flag_and_a_key(command: Callable[..., Any]) -> N
 def test_unknown_fault_is_one_line_with_a_hint(command: Callable[..., Any]) -> None:
     ended = command("serve", "--port", "0", "--fault", "drop-afer:0.1")
 
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
         "aioftrackjobs: cannot inject the fault 'drop-afer:0.1': there is no fault 'drop-afer';"
         " did you mean drop-after?\n"
@@ -222,18 +222,21 @@ def test_port_in_use_is_one_line(command: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "code", "reason"),
     [
-        pytest.param(PermissionError(errno.EACCES, "x"), "choose a port from 1024 on", id="port"),
-        pytest.param(OSError(errno.EADDRNOTAVAIL, "x"), "does not have this address", id="host"),
-        pytest.param(socket.gaierror(-2, "unknown"), "no address here: unknown", id="name"),
-        pytest.param(UnicodeError("label too long"), "label too long", id="no-name"),
+        pytest.param(
+            PermissionError(errno.EACCES, "x"), 1, "choose a port from 1024 on", id="port"
+        ),
+        pytest.param(OSError(errno.EADDRNOTAVAIL, "x"), 1, "does not have this address", id="host"),
+        pytest.param(socket.gaierror(-2, "unknown"), 1, "no address here: unknown", id="name"),
+        pytest.param(UnicodeError("label too long"), 2, "label too long", id="no-name"),
     ],
 )
 def test_refused_address_is_one_line(
     command: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
+    code: int,
     reason: str,
 ) -> None:
     class Refusing(socket.socket):
@@ -243,7 +246,7 @@ def test_refused_address_is_one_line(
     monkeypatch.setattr("aioftrackjobs.devserver.serving.address.socket.socket", Refusing)
     ended = command("serve", "--port", "80")
 
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.out) == (code, "")
     assert ended.err.startswith("aioftrackjobs: cannot serve on 127.0.0.1:80: ")
     assert reason in ended.err
     assert ended.err.count("\n") == 1
@@ -274,7 +277,7 @@ def test_unusable_file_is_one_line(
 
     ended = command("serve", "--port", "0", option, str(path))
 
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(("aioftrackjobs: cannot use ", "aioftrackjobs: cannot load "))
     assert str(path) in ended.err
     assert reason in ended.err

@@ -8,6 +8,10 @@ and no process of a command may be left. It exits with 1 if one is.
 to the first instruction of its command, and how long 200 MB of output take: read from ``cat``
 itself, from a second ``cat`` that relays them in C, and from a program in Python that does nothing
 else, which is the floor.
+
+``--long-line`` passes a line of 256 MiB and one of 1 GiB through it: memory must be the same, and
+time in proportion. ``--browsers 1000`` opens so many streams of the jobs page of a server of its
+own: most must be refused with a reason, the page must load, and a Job must run meanwhile.
 """
 
 from __future__ import annotations
@@ -21,14 +25,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import anyio
+import httpx
 from anyio.to_thread import run_sync
 
 from aioftrackjobs import AsyncSession, recover
 from aioftrackjobs.devserver import running
+from aioftrackjobs.testing import ServerProcess
 
 #: Marks all processes of a run of this program.
 _MARK = "COMMANDS_BENCHMARK"
@@ -281,16 +288,113 @@ def _passing(command: list[str], env: dict[str, str], size: int) -> _Pass:
     return _Pass(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
 
 
+def _environment(url: str, user: str, key: str) -> dict[str, str]:
+    named = {"FTRACK_SERVER": url, "FTRACK_API_USER": user, "FTRACK_API_KEY": key}
+    return {**os.environ, **named}
+
+
 async def _speed() -> None:
     async with running() as server:
-        env = {
-            **os.environ,
-            "FTRACK_SERVER": server.url,
-            "FTRACK_API_USER": server.api_user,
-            "FTRACK_API_KEY": server.api_key,
-        }
+        env = _environment(server.url, server.api_user, server.api_key)
         with tempfile.TemporaryDirectory() as folder:
             await run_sync(_measure, env, Path(folder))
+
+
+# A line without an end
+
+
+_LINE = """
+import os, sys
+left, piece = int(sys.argv[1]), b"x" * 2**20
+while left:
+    left -= os.write(1, piece[:left])
+"""
+
+
+async def _long_line() -> bool:
+    """Pass lines of two lengths; return whether memory was the same, and time in proportion."""
+    options = {
+        "run": [],
+        "run --preset cycles": ["--preset", "cycles"],
+        "run --progress": ["--progress", r"^(\d+) percent$"],
+    }
+    holds = True
+    async with running() as server:
+        env = _environment(server.url, server.api_user, server.api_key)
+        for name, given in options.items():
+            found = []
+            for size in (2**28, 2**30):
+                command = [sys.executable, "-m", "aioftrackjobs", "run", *given, "--"]
+                command += [sys.executable, "-c", _LINE, str(size)]
+                found.append(await run_sync(_passing, command, env, size))
+            short, long = found
+            print(
+                f"a line of 256 MiB and of 1 GiB through {name}: "
+                f"{short.seconds:.2f} s and {long.seconds:.2f} s; "
+                f"{short.memory:.0f} MB and {long.memory:.0f} MB of memory"
+            )
+            holds &= long.memory < 1.1 * short.memory and long.seconds < 8 * short.seconds
+    return holds
+
+
+# Many browsers
+
+
+async def _open_stream(url: str, cookie: str, statuses: Counter[str]) -> None:
+    """Open a stream of the jobs page, note its status, and read it until it is cancelled.
+
+    Like a browser, it connects again if the server has closed the connection before a response: of
+    those that wait for their request it keeps only some.
+    """
+    host, port = url.removeprefix("http://").split(":")
+    lines = ["GET /pages/stream?since= HTTP/1.1", f"Host: {host}:{port}", f"Cookie: {cookie}"]
+    request = "\r\n".join([*lines, "Accept: text/html", "", ""]).encode()
+    while True:
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            async with await anyio.connect_tcp(host, int(port)) as stream:
+                await stream.send(request)
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += await stream.receive()
+                is_told = b"retry-after" in head.lower()
+                statuses[head.split()[1].decode() + (", Retry-After" if is_told else "")] += 1
+                with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                    while True:
+                        await stream.receive()
+                return
+        await anyio.sleep(0.5)
+
+
+async def _browsers(count: int) -> bool:
+    """Open many streams; return whether they are bounded, and all else works meanwhile."""
+    statuses = Counter[str]()
+    with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder)) as server:
+        user, key = server.api_user, server.api_key
+        env = _environment(server.url, user, key)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as browser:
+            await browser.post("/pages/login", data={"user": user, "key": key})
+            cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+            async with anyio.create_task_group() as group:
+                for _ in range(count):
+                    group.start_soon(_open_stream, server.url, cookie, statuses)
+                with anyio.fail_after(120):
+                    while statuses.total() < count:  # noqa: ASYNC110 - the streams go on
+                        await anyio.sleep(0.1)
+                began = time.perf_counter()
+                page = await browser.get("/", headers={"accept": "text/html"})
+                print(f"{dict(statuses)}; then the page {page.status_code}, ", end="")
+                print(f"in {time.perf_counter() - began:.2f} s")
+                command = [sys.executable, "-m", "aioftrackjobs", "run", "--", "true"]
+                done = await anyio.run_process(command, env=env, check=False)
+                print(f"a command as a Job meanwhile: exit code {done.returncode}")
+                group.cancel_scope.cancel()
+            with anyio.move_on_after(30):
+                while (await browser.get("/pages/status")).status_code != 204:  # noqa: ASYNC110
+                    await anyio.sleep(0.1)
+            after = (await browser.get("/pages/status")).status_code
+            print(f"a stream after they have left: {after}")
+    is_bounded = count <= 100 or statuses["503, Retry-After"] == count - 100
+    return is_bounded and (page.status_code, done.returncode, after) == (200, 0, 204)
 
 
 def main() -> None:
@@ -300,7 +404,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--at-once", type=int, default=4)
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--long-line", action="store_true")
+    parser.add_argument("--browsers", type=int, metavar="N")
     options = parser.parse_args()
+    if options.long_line:
+        sys.exit(0 if anyio.run(_long_line) else 1)
+    if options.browsers:
+        sys.exit(0 if anyio.run(_browsers, options.browsers) else 1)
     if options.speed:
         anyio.run(_speed)
         return

@@ -26,6 +26,7 @@ import aioftrackjobs
 from aioftrackjobs import (
     ArgumentError,
     AsyncSession,
+    ComponentInLocationError,
     EventTimeoutError,
     Job,
     JobStatus,
@@ -218,6 +219,29 @@ def test_an_attribute_is_loaded_when_it_is_read_if_there_is_one(
 
 
 # Jobs
+
+
+def test_methods_of_entities_wait(shared: Session, reader: Session, tmp_path: Path) -> None:
+    """A location moves files, and a Job is waited for, without ``await``."""
+    storage = shared.query('Location where name is "ftrack.server"').of(blocking.Location).one()
+    disk = shared.ensure(blocking.Location, {"name": "studio.disk"})
+    disk.use_folder(tmp_path / "disk")
+    plate = shared.create_component(b"pixels", name="plate.exr")
+    with job_context(shared, description="Bake") as running:
+        job = reader.get(blocking.Job, running.id)
+
+    disk.add_component(plate, storage)  # types: tests/typing/blocking.py
+
+    path = disk.get_filesystem_path(plate)
+    assert path.read_bytes() == b"pixels"
+    assert disk.get_resource_identifier(plate) == str(path.relative_to(tmp_path / "disk"))
+    assert disk.get_component_availability(plate) == 100
+    with pytest.raises(ComponentInLocationError):
+        disk.add_components([plate], storage)
+    disk.remove_component(plate)
+    assert (path.exists(), disk.get_component_availability(plate)) == (False, 0)
+    assert job is not None
+    assert job.wait(timeout=10).is_done
 
 
 def test_a_block_is_a_job(shared: Session, reader: Session) -> None:

@@ -250,3 +250,10 @@ async def test_a_filter_names_the_job_in_each_record(session: AsyncSession) -> N
 
     named = [(vars(each)["ftrack_job_id"], vars(each)["ftrack_job"]) for each in records]
     assert named == [("", ""), (job.id, "Render sh010"), (job.id, "Render sh010"), ("", "")]
+
+
+def test_a_record_about_another_job_keeps_its_id() -> None:
+    record = logging.makeLogRecord({"ftrack_job_id": "another"})
+
+    assert JobLogFilter().filter(record)
+    assert (vars(record)["ftrack_job_id"], vars(record)["ftrack_job"]) == ("another", "")

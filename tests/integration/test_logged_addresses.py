@@ -41,6 +41,12 @@ async def test_no_log_shows_the_address_of_a_file(
     # The server logs which kinds of requests it has had, without what gives access.
     assert [each for each in served if "?" in each.message or "/upload/" in each.message] == []
     assert server.api_key not in caplog.text
+    ours = [vars(each) for each in caplog.records if "ftrack_message" in vars(each)]
+    fields = [str(value) for each in ours for name, value in each.items() if "ftrack_" in name]
+    assert ours
+    assert [
+        text for text in fields if any(part in text for part in (*SIGNED, server.api_key))
+    ] == []
 
 
 async def test_a_redirection_to_a_store_is_not_logged_either(

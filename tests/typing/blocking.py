@@ -11,14 +11,17 @@ from aioftrackjobs import (
     Entity,
     FileComponent,
     Health,
-    Job,
     JobState,
     Recovery,
     StopRequest,
     User,
     blocking,
 )
+from aioftrackjobs import Job as AsyncJob
+from aioftrackjobs import Location as AsyncLocation
 from aioftrackjobs.blocking import (
+    Job,
+    Location,
     RunningJob,
     Session,
     UnitOfWork,
@@ -67,6 +70,21 @@ def writing(session: Session) -> None:
         assert_type(state, JobState)
     assert_type(blocking.recover(session, dry_run=True), Recovery)
     assert_type(blocking.run_command(session, ["rsync"], retries=2), CommandResult)
+
+
+def methods_of_entities(session: Session, plate: FileComponent, known: AsyncLocation) -> None:
+    disk = session.ensure(Location, {"name": "studio.disk"})
+    disk.use_folder("/mnt/projects", structure="version")
+    assert_type(disk.add_component(plate, known), None)
+    assert_type(disk.get_filesystem_path(plate), Path)
+    assert_type(disk.get_resource_identifier(plate), str)
+    assert_type(disk.get_component_availability(plate), float)
+    disk.add_component(plate)  # type: ignore[call-arg]
+    disk.remove_component(plate)
+    if job := session.get(Job, "id"):
+        assert_type(job.wait(timeout=3), JobState)
+    for each in session.query(AsyncJob):
+        session.wait_for(each)
 
 
 def jobs(session: Session) -> None:

@@ -22,6 +22,7 @@ from typing import Any, get_overloads
 
 from aioftrackjobs import blocking
 from aioftrackjobs.blocking._proxies import blocking_signature
+from aioftrackjobs.models import Entity
 
 STUB = Path(blocking.__file__).with_suffix(".pyi")
 
@@ -54,8 +55,12 @@ class Stub:
     def text(self) -> str:
         exported = [getattr(blocking, name) for name in sorted(blocking.__all__)]
         functions = filter(inspect.isfunction, exported)
+        classes = [each for each in exported if inspect.isclass(each)]
         blocks = [
-            *("\n".join(self._class(each)) for each in exported if inspect.isclass(each)),
+            *(
+                "\n".join(self._entity(each) if issubclass(each, Entity) else self._class(each))
+                for each in classes
+            ),
             *("\n".join(self._function(each, "")) for each in functions),
         ]
         modules = [name for name, names in self._imports.items() if name in names]
@@ -70,6 +75,7 @@ class Stub:
         return "\n".join(
             [
                 "# Written by tests/typing/blocking_stub.py; not to be edited.",
+                '# mypy: disable-error-code="override"',  # what waits returns another type
                 *imports,
                 *(f"{name} = {value}" for name, value in sorted(self._variables.items())),
                 *blocks,
@@ -77,6 +83,16 @@ class Stub:
                 "",
             ]
         )
+
+    def _entity(self, kind: type) -> Iterator[str]:
+        """Write what the same class is for blocking code: its session waits in its methods."""
+        self._imports["aioftrackjobs"].add("models")
+        yield f"class {kind.__name__}(models.{kind.__name__}):"
+        yield f'    """{summary(kind)}"""'
+        for name, member in sorted(vars(kind).items()):
+            signature = inspect.signature(member) if isinstance(member, FunctionType) else None
+            if signature and str(signature.return_annotation).startswith("Coroutine["):
+                yield from self._function(member, "    ", name, blocking_signature(member))
 
     def _class(self, kind: type) -> Iterator[str]:
         bases = ""
@@ -110,16 +126,22 @@ class Stub:
             yield f"    @{name}.setter"
             yield f"    def {name}(self, value: {kind}) -> None: ..."
 
-    def _function(self, function: Any, indent: str, name: str | None = None) -> Iterator[str]:
+    def _function(
+        self,
+        function: Any,
+        indent: str,
+        name: str | None = None,
+        signature: inspect.Signature | None = None,
+    ) -> Iterator[str]:
         name = name or function.__name__
         original = inspect.unwrap(function)
         signatures = [blocking_signature(each) for each in get_overloads(original)]
-        for signature in signatures or [inspect.signature(function)]:
+        for each in signatures or [signature or inspect.signature(function)]:
             if signatures:
                 self._names("overload", __name__)
                 yield f"{indent}@overload"
-            parameters = ", ".join(self._parameters(signature, original.__module__))
-            kind = self._names(str(signature.return_annotation), original.__module__)
+            parameters = ", ".join(self._parameters(each, original.__module__))
+            kind = self._names(str(each.return_annotation), original.__module__)
             yield f"{indent}def {name}({parameters}) -> {kind}:"
             yield f"{indent}    " + (f'"""{summary(function)}"""' if function.__doc__ else "...")
 
@@ -135,7 +157,7 @@ class Stub:
             stars = "*" if is_several else "**" if each.kind is each.VAR_KEYWORD else ""
             text = f"{stars}{each.name}"
             if each.annotation is not each.empty:
-                text += f": {self._names(str(each.annotation), module)}"
+                text += f": {self._names(str(each.annotation), module, is_given=True)}"
             if each.default is not each.empty:
                 is_plain = isinstance(each.default, (bool, int, float, str, tuple, type(None)))
                 text += f" = {each.default!r}" if is_plain else " = ..."
@@ -143,12 +165,19 @@ class Stub:
         if before is inspect.Parameter.POSITIONAL_ONLY:
             yield "/"
 
-    def _names(self, annotation: str, module: str) -> str:
-        """Return *annotation*, as it is in *module*, when its names are imported."""
+    def _names(self, annotation: str, module: str, *, is_given: bool = False) -> str:
+        """Return *annotation*, as it is in *module*, when its names are imported.
+
+        What is given to blocking code may have the types of async code: the classes are the same.
+        """
         tree = ast.parse(annotation, mode="eval")
         for node in ast.walk(tree):
             if isinstance(node, ast.Name):
-                node.id = self._import(node.id, module)
+                kind = getattr(blocking, node.id, None)
+                if is_given and isinstance(kind, type) and issubclass(kind, Entity):
+                    node.id = f"models.{node.id}"
+                else:
+                    node.id = self._import(node.id, module)
         return ast.unparse(tree)
 
     def _import(self, name: str, module: str) -> str:
@@ -164,7 +193,9 @@ class Stub:
         elif name in _REPLACING:
             self._imports[_REPLACING[name]].add(name)
         else:
-            self._imports[places.get(name, module)].add(name)
+            place = places.get(name, module)
+            is_model = place.startswith("aioftrackjobs.models.")  # whose modules are internal
+            self._imports["aioftrackjobs.models" if is_model else place].add(name)
         return name
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import aioftrackjobs
+from aioftrackjobs import Job
 from aioftrackjobs.background import SafeLogger
 
 PACKAGE = Path(aioftrackjobs.__file__).parent
@@ -40,6 +44,23 @@ def test_every_message_is_a_constant() -> None:
     assert all(isinstance(each, ast.Constant) for each in first)
 
 
+def test_each_value_has_a_name_that_its_message_shows() -> None:
+    found = [
+        (place, call)
+        for place, call in calls()
+        if not place.startswith(("devserver", "cli")) and "self._logger" not in ast.unparse(call)
+    ]
+    wrong = []
+    for place, call in found:
+        names = {each.arg for each in call.keywords} - {"exc_info", "stacklevel"}
+        message = ast.literal_eval(call.args[0])
+        if len(call.args) > 1 or set(re.findall(r"%\((\w+)\)", message)) != names:
+            wrong.append(place)
+
+    assert len(found) > 100
+    assert wrong == []
+
+
 def test_the_loggers_of_the_client_add_the_data() -> None:
     """The embedded server has plain ones: its errors are to be seen."""
     plain = {
@@ -55,9 +76,68 @@ def test_a_record_has_its_data_as_plain_values(caplog: pytest.LogCaptureFixture)
     logger = SafeLogger("aioftrackjobs.test")
 
     with caplog.at_level(logging.INFO, "aioftrackjobs.test"):
-        logger.info("%s failed after %d s: %s", Path("a.exr"), 3, ValueError("no cache"))
+        logger.info(
+            "%(job)r: %(path)s failed after %(seconds)d s: %(error)s",
+            job=Job(id="j1"),
+            path=Path("a.exr"),
+            seconds=3,
+            error=ValueError("no cache"),
+        )
 
     (record,) = caplog.records
-    assert record.getMessage() == "a.exr failed after 3 s: no cache"
-    assert vars(record)["ftrack_message"] == "%s failed after %d s: %s"
-    assert vars(record)["ftrack_values"] == ["a.exr", 3, "no cache"]
+    assert record.getMessage().endswith(": a.exr failed after 3 s: no cache")
+    assert fields(record) == {
+        "ftrack_message": "%(job)r: %(path)s failed after %(seconds)d s: %(error)s",
+        "ftrack_job_id": "j1",
+        "ftrack_path": "a.exr",
+        "ftrack_seconds": 3,
+        "ftrack_error": "no cache",
+    }
+
+
+def test_no_field_has_what_gives_access_to_a_file(caplog: pytest.LogCaptureFixture) -> None:
+    logger = SafeLogger("aioftrackjobs.test")
+
+    logger.warning(
+        "%(error)s",
+        error=OSError("GET https://u:secret@store.example/a/b?X-Amz-Signature=secret: refused"),
+    )
+
+    (record,) = caplog.records
+    assert fields(record)["ftrack_error"] == "GET https://***@store.example/a/b?*** refused"
+
+
+class _Odd:
+    """A value that raises an error whatever is asked."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def test_a_value_that_raises_loses_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    logger = SafeLogger("aioftrackjobs.test")
+
+    logger.warning("%(error)s", error=ValueError("no cache"), job=_Odd())
+
+    (record,) = caplog.records
+    assert (fields(record)["ftrack_error"], fields(record)["ftrack_job_id"]) == ("no cache", "")
+
+
+def test_a_formatter_of_json_shows_the_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """Any that writes the attributes which a plain record does not have."""
+    plain = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
+    SafeLogger("aioftrackjobs.test").warning("%(count)d of them", count=3)
+
+    (record,) = caplog.records
+    added = {name: value for name, value in vars(record).items() if name not in plain}
+    assert json.loads(json.dumps(added)) == {
+        "ftrack_message": "%(count)d of them",
+        "ftrack_count": 3,
+    }
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name.startswith("ftrack_")}

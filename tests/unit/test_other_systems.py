@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from aioftrackjobs import run_command, shutdown_on_signals
+from aioftrackjobs import UnsupportedPlatformError, run_command, shutdown_on_signals
 from aioftrackjobs.commands import execution
 from aioftrackjobs.journal import _place, _presence, _process
 from aioftrackjobs.running import signals
@@ -157,7 +157,9 @@ async def test_a_command_is_refused_before_it_starts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(execution, "os", other_os(name="nt"))
     tables = Tables()
     async with tables.session() as session:
-        with pytest.raises(NotImplementedError, match="Linux and macOS only"):
+        with pytest.raises(
+            UnsupportedPlatformError, match=r"only on Linux and macOS; .*run_process"
+        ):
             await run_command(session, ["true"])
 
     assert tables.rows == {}, "there is no Job, either"

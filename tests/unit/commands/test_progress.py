@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioftrackjobs.commands.output import LONGEST_LINE
 from aioftrackjobs.commands.presets import PRESETS
 from aioftrackjobs.commands.progress import ProgressReader, parse_frames
 
@@ -137,6 +139,16 @@ def test_values_of_openjd_are_hidden() -> None:
     ]
 
 
+@pytest.mark.parametrize("before", ["", "10%\r", "\x1b[32m", "\x1bM", "render: "])
+def test_value_is_hidden_wherever_its_line_begins(before: str) -> None:
+    """After a bar that a carriage return ends, in colours, and behind the name of a program."""
+    reader = ProgressReader()
+
+    hidden = reader.hide(f"first\n{before}openjd_env: TOKEN=s3cret\rnext\n")
+
+    assert hidden == f"first\n{before}openjd_env: TOKEN=********\rnext\n"
+
+
 def test_percentage_is_that_of_a_frame() -> None:
     reader = ProgressReader(preset="arnold", frames="1001-1004")
 
@@ -195,6 +207,28 @@ def test_flood_without_progress_is_not_read() -> None:
         ProgressReader(pattern=r"^(\d+)%"),
     ):
         assert not reader.may_have_progress(flood, 0, len(flood))
+
+
+@pytest.mark.parametrize(
+    "before", ["", "Writing ", "Fra:1 ", "Block ", "(xfr#", "frame=", "Frame 1 ("]
+)
+@pytest.mark.parametrize("repeated", ["1", "1.", " ", "Sample ", "time=1:", "a"])
+def test_long_line_takes_no_time(before: str, repeated: str) -> None:
+    """Nothing else runs while a pattern is searched: neither the output nor a signal."""
+    line = (before + repeated * LONGEST_LINE)[:LONGEST_LINE] + "x% took\n"
+    readers = [
+        *(ProgressReader(preset=name, duration=9) for name in PRESETS),
+        ProgressReader(pattern=r"(\d+)%"),
+        ProgressReader(pattern=r"(?i)(\d+)\s*PERCENT"),
+    ]
+    data = line.encode()
+
+    began = time.thread_time()
+    for reader in readers:
+        if reader.may_have_progress(data, 0, len(data)):
+            reader.read_lines(data, LONGEST_LINE)
+
+    assert time.thread_time() - began < 5  # of the processor; the square of the line is a minute
 
 
 def test_last_percentage_of_many_lines_counts() -> None:

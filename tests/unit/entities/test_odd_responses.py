@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar
 
@@ -139,6 +141,28 @@ def test_the_last_of_several_rows_of_an_entity_counts(
     assert {id(job["task"]) for job in found[1:]} == {id(found[0])}
     assert found[0]["name"] == names[-1]
     assert identity.decode(rows[0])["name"] == names[0], "a later response is newer"
+
+
+def test_an_entity_that_is_gone_is_forgotten_and_its_successor_stays(
+    identity: IdentityMap,
+) -> None:
+    row = {"__entity_type__": "Job", "id": "j", "user": {"__entity_type__": "User", "id": "u"}}
+    first = identity.decode(row)
+    gone = weakref.ref(first)
+    del first
+    gc.collect()
+    assert gone() is None
+    assert identity.find("Job", ["j"]) is None
+
+    second = identity.decode(row)
+
+    assert len(identity) == 2
+    assert identity.find("Job", ["j"]) is second
+    assert identity.decode(row) is second
+    assert identity.keys_of("Job") == [("j",)]
+    del second
+    gc.collect()
+    assert len(identity) == 0
 
 
 def test_a_response_that_is_nested_too_deep_is_refused(identity: IdentityMap) -> None:

@@ -35,9 +35,8 @@ from aioftrackjobs.models import (
     JobComponent,
     JobStatus,
     Location,
+    RowPlan,
     User,
-    attach,
-    load,
 )
 from aioftrackjobs.protocol.operations import NOT_SET
 
@@ -81,9 +80,9 @@ class Book:
 
 def loaded(model: type[Entity], owner: Book | None = None, **row: Any) -> Any:
     """Return an entity as it is decoded from a response."""
-    entity = model.__new__(model)
-    attach(entity, owner)
-    load(entity, row, lambda value: value)
+    plan = RowPlan(model)
+    entity = plan.new_entity(owner)
+    plan.load(entity, row, lambda value: value)
     return entity
 
 
@@ -680,7 +679,7 @@ def test_an_empty_collection_is_falsy_and_not_missing() -> None:
 def test_dumping_ends_cycles_with_a_reference() -> None:
     user = loaded(User, id="u", username="maya")
     job = loaded(Job, id="j", status="done", user=user)
-    load(user, {"assignments": (job,)}, lambda value: value)
+    RowPlan(User).load(user, {"assignments": (job,)}, lambda value: value)
 
     assert job.model_dump() == {
         "__entity_type__": "Job",
@@ -720,7 +719,7 @@ def test_a_copy_may_have_other_values(job: Job, book: Book) -> None:
 def test_a_pickled_entity_comes_back_detached_with_its_values(book: Book) -> None:
     user = loaded(User, book, id="u", username="maya")
     job = loaded(Job, book, id="j", status="running", user=user)
-    load(user, {"timelogs": (job,)}, lambda value: value)
+    RowPlan(User).load(user, {"timelogs": (job,)}, lambda value: value)
     job["status"] = "done"
     book.heard.clear()
 

@@ -35,7 +35,7 @@ from aioftrackjobs import (
     UnserialisableValueError,
     User,
 )
-from aioftrackjobs.models import attach, load
+from aioftrackjobs.models import RowPlan
 from aioftrackjobs.models._values import MAPS
 
 TASK = (
@@ -88,9 +88,9 @@ class Task(Entity):
 
 def loaded(model: type[Entity], **row: Any) -> Any:
     """Return an entity that a session owns, as it is decoded from a response."""
-    entity = model.__new__(model)
-    attach(entity, Owner())
-    load(entity, row, lambda value: value)
+    plan = RowPlan(model)
+    entity = plan.new_entity(Owner())
+    plan.load(entity, row, lambda value: value)
     return entity
 
 
