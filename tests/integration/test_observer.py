@@ -231,7 +231,7 @@ async def test_an_observer_that_raises_harms_nothing_and_is_logged_once(
     assert found is not None
     assert found.status is JobStatus.DONE
     logged = [each for each in caplog.records if "of the observer failed" in each.msg]
-    methods = [str(each.args[0]) for each in logged if isinstance(each.args, tuple)]
+    methods = [vars(each)["ftrack_method"] for each in logged]
     assert sorted(methods) == ["_fail", "call_queued", "call_settled"]
 
 
