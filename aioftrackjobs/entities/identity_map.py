@@ -49,6 +49,7 @@ class IdentityMap:
         self._entities: dict[Identity, _Known] = {}
         # References to entities that are gone. Any thread may append, when it collects garbage.
         self._gone: list[_Known] = []
+        self._note_gone = self._gone.append  # one object for all references
         self._plans: dict[str, RowPlan] = {}
         # The latest rows of entities that were known when the response brought these.
         self._rows: dict[Identity, Mapping[str, Any]] = {}
@@ -81,7 +82,7 @@ class IdentityMap:
         self._add((reference.entity_type, *dict(reference.key).values()), entity)
 
     def _add(self, identity: Identity, entity: Entity) -> None:
-        known = _Known(entity, self._gone.append)
+        known = _Known(entity, self._note_gone)
         known.identity = identity
         self._entities[identity] = known
 
