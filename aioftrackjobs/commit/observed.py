@@ -43,7 +43,10 @@ class ObservedDispatcher(Dispatcher):
         call = ObservedCall(
             action, request.operations, request.count, self._server_url, time.monotonic()
         )
-        self._observer.call_queued(call)
+        try:
+            self._observer.program.call_queued(call)
+        except BaseException as exc:  # noqa: BLE001 - of the program's
+            self._observer.note(exc, "call_queued")
         request.observed = call
         return super()._enter(request)
 
@@ -57,7 +60,10 @@ class ObservedDispatcher(Dispatcher):
                     call.outcome = "applied"
                 else:
                     call.outcome, call.error = _describe(outcome), outcome.error
-                self._observer.call_settled(call)
+                try:
+                    self._observer.program.call_settled(call)
+                except BaseException as exc:  # noqa: BLE001 - of the program's
+                    self._observer.note(exc, "call_settled")
 
 
 def _describe(outcome: NotApplied | Unknown) -> CallOutcome:

@@ -60,7 +60,7 @@ class Limits:
     idle: float = 30.0
     body: float = 60.0
     query: float = 20.0
-    operations: int = 5_000
+    operations: int = 2_500
     values: int = 500_000
     expression: int = 512 * 1024
     list_entries: int = 20_000

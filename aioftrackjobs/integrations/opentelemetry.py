@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Token
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -140,40 +140,56 @@ class OpenTelemetryObserver(Observer):
     # Calls and requests
 
     def call_queued(self, call: ObservedCall) -> None:
-        """Begin the span of a commit or of another call, in the trace of its caller."""
+        """Keep the trace of the caller, for the span of a commit or of another call."""
         if self._is_untraced:
             return
         context = self._context_of(call)
         parent = trace.get_current_span(context).get_span_context()
-        if parent.is_valid and not parent.trace_flags.sampled:
-            return  # the SDK would say so, too, and takes as long as a commit of a farm may
-        attributes = self._attributes(call.server_url, call.action)
-        if call.count > 1:
-            attributes = {**attributes, "db.operation.batch.size": call.count}
-        name = f"ftrack {call.action}"
-        call.mark = self._tracer.start_span(name, context, SpanKind.CLIENT, attributes)
+        # Otherwise the SDK would refuse, too, but takes as long as a commit of a farm may.
+        if parent.trace_flags.sampled or not parent.is_valid:
+            call.mark = context
 
-    def _context_of(self, call: ObservedCall) -> Context | None:
-        """Return the context of a call; of a Job's report, which runs elsewhere, that of the Job.
+    def _begin_spans(self, calls: Sequence[ObservedCall]) -> None:
+        """Begin the spans of calls, which were queued some time ago.
 
-        None for the current one.
+        One after the other takes less time than each on its own, amid other work.
         """
+        now, passed = time.time_ns(), time.monotonic()
+        for call in calls:
+            context = call.mark
+            if not isinstance(context, Context):
+                continue  # it has one already, or needs none
+            attributes = self._attributes(call.server_url, call.action)
+            if call.count > 1:
+                attributes = {**attributes, "db.operation.batch.size": call.count}
+            call.mark = self._tracer.start_span(
+                f"ftrack {call.action}",
+                context,
+                SpanKind.CLIENT,
+                attributes,
+                start_time=now - int(1e9 * (passed - call.queued_at)),
+            )
+
+    def _context_of(self, call: ObservedCall) -> Context:
+        """Return the context of a call; that of the Job, for a report, which runs elsewhere."""
+        here = contexts.get_current()
         if not self._jobs or not call.operations:
-            return None
+            return here
         key = call.operations[0].target.key
         of_job = self._jobs.get(key[0][1]) if len(key) == 1 else None
         if of_job is None:
-            return None
-        ids = [trace.get_current_span(each).get_span_context().trace_id for each in (of_job, None)]
-        return None if ids[0] == ids[1] else of_job
+            return here
+        ids = [trace.get_current_span(each).get_span_context().trace_id for each in (of_job, here)]
+        return here if ids[0] == ids[1] else of_job
 
     def call_settled(self, call: ObservedCall) -> None:
         """End the span of a call, and count its outcome."""
         if call.action == "commit" and call.outcome is not None:
             self._sessions.count_commit(call.outcome)
-        span: Span | None = call.mark
-        if span is None:
+        if call.mark is None:
             return
+        self._begin_spans([call])  # unless it was sent
+        span: Span = call.mark
         if span.is_recording():
             found = {"ftrack.outcome": call.outcome or "unknown", "ftrack.requests": call.attempts}
             span.set_attributes(found)
@@ -188,6 +204,7 @@ class OpenTelemetryObserver(Observer):
             self._is_untraced = _traces_nothing()
         if self._is_untraced:
             return
+        self._begin_spans(request.calls)
         span = self._request_span(request)
         context = _NOT_SAMPLED if span is None else trace.set_span_in_context(span)
         request.mark = _RequestMark(span, context, contexts.attach(context))

@@ -37,6 +37,7 @@ from websockets.exceptions import ConnectionClosed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.testing import ServerProcess
 from tests.devserver.caller import Caller, create, query, update
 
@@ -47,6 +48,8 @@ MANY, PACE = 40, 0.2
 #: Seconds before the client begins, in which the attackers do.
 START = 1.0
 MIB = 1024 * 1024
+#: The most operations of a batch.
+FULL = Limits().operations
 
 
 @dataclass(frozen=True)
@@ -231,12 +234,12 @@ async def _huge_values(target: Target) -> None:
 
 @kind("(full batches)", 4)
 async def _full_batches(target: Target) -> None:
-    await post(target, *(query(f'Job where id is "{n}"') for n in range(5000)))
+    await post(target, *(query(f'Job where id is "{n}"') for n in range(FULL)))
 
 
 @kind("(full batches of writes)", 8)
 async def _full_writes(target: Target) -> None:
-    await post(target, *(create("Job", data=str(n)) for n in range(5000)))
+    await post(target, *(create("Job", data=str(n)) for n in range(FULL)))
 
 
 @kind("(heavy queries)", 8)

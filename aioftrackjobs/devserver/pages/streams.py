@@ -44,6 +44,7 @@ class Streams:
         self._open = 0
         self._is_closed = False
         self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._waiting = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -101,13 +102,16 @@ class Streams:
     async def _events(self, step: Step, position: str) -> AsyncIterator[bytes]:
         yield b"retry: 1000\n\n"
         while not self._is_closed:
-            changed, began = self._changed, monotonic()
-            try:
-                position, update = await step(position)
-            except ApiError as error:  # the browser connects again
-                logger.info("a page is not kept up to date any more: %s", error)
-                return
-            took = monotonic() - began
+            # One after the other, with a pause as long, so that requests need not wait for many.
+            async with self._turn:
+                changed, began = self._changed, monotonic()
+                try:
+                    position, update = await step(position)
+                except ApiError as error:  # the browser connects again
+                    logger.info("a page is not kept up to date any more: %s", error)
+                    return
+                took = monotonic() - began
+                await anyio.sleep(took)
             if update is not None:
                 yield b"id: %b\ndata: %b\n\n" % (position.encode(), to_json(update))
             with anyio.move_on_after(_BEAT) as beat:
