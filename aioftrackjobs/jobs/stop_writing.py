@@ -36,7 +36,7 @@ from aioftrackjobs.models import (
 logger: SafeLogger = SafeLogger(__name__)
 
 #: How often a request is written again that the owner of the Job has overwritten.
-_REPETITIONS = 5
+_REPETITIONS = 20
 
 
 async def stop_job(

@@ -238,7 +238,7 @@ async def _open(source: Uploadable, name: str | None) -> tuple[BinaryIO, str]:
     is_bytes = isinstance(source, (BytesLike, AsyncIterable))
     if is_bytes or callable(getattr(source, "read", None)):
         if not name:
-            raise TransferError("a source without a path needs a name")
+            raise TransferError("a source without a path needs a file name, as name='report.pdf'")
         if isinstance(source, bytes):
             return io.BytesIO(source), name
         if await run_sync(_is_plain_file, source):

@@ -154,7 +154,7 @@ async def test_an_unreadable_source_is_named_and_registers_nothing(
 
 
 async def test_a_source_without_a_path_needs_a_name(session: AsyncSession) -> None:
-    with pytest.raises(TransferError, match="needs a name"):
+    with pytest.raises(TransferError, match="needs a file name"):
         await session.create_component(b"x")
 
 

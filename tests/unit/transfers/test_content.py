@@ -149,7 +149,7 @@ async def test_other_sources_are_rejected_with_a_list_of_the_accepted(source: An
 
 @pytest.mark.parametrize("source", [b"x", Reader(b""), iterate()])
 async def test_a_source_without_a_path_needs_a_name(source: Any) -> None:
-    with pytest.raises(TransferError, match="needs a name"):
+    with pytest.raises(TransferError, match="needs a file name"):
         await read(source, None)
 
 
