@@ -12,9 +12,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,18 +204,19 @@ def _postgres(initdb: str, program: str) -> Iterator[str]:
         serve = [program, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
         process = subprocess.Popen(serve, **options)
         try:
-            _wait_for(port, process)
+            _wait_for(Path(data), process)
             yield f"host=127.0.0.1 port={port} user=farm dbname=postgres"
         finally:
             process.send_signal(2)  # it ends its connections
             process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[Any]) -> None:
+def _wait_for(data: Path, process: subprocess.Popen[Any]) -> None:
+    """Wait until PostgreSQL takes connections, which the last line of its file says."""
+    status = data / "postmaster.pid"
     while process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            continue
-        return
+        with suppress(OSError):
+            if status.read_text().rstrip().endswith("ready"):
+                return
+        time.sleep(0.02)
     raise ConfigurationError([f"PostgreSQL has ended with exit code {process.returncode}"])

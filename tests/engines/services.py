@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def _folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _running(command: list[str], port: int, folder: Path) -> Iterator[None]:
+def _running(command: list[str], folder: Path, is_ready: Callable[[], bool]) -> Iterator[None]:
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -77,14 +77,10 @@ def _running(command: list[str], port: int, folder: Path) -> Iterator[None]:
         )
     try:
         deadline = time.monotonic() + _START
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(log.read_text(errors="replace")) from None
-                time.sleep(0.05)
+        while not is_ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(log.read_text(errors="replace"))
+            time.sleep(0.05)
         yield
     finally:
         process.send_signal(2)  # PostgreSQL ends its connections
@@ -122,7 +118,13 @@ def postgres() -> Iterator[str]:
             "max_connections": 200,
         }
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        with _running([program, "-D", str(data), *settings], port, folder):
+
+        def is_ready() -> bool:
+            """Return whether it takes connections, which the last line of its file says."""
+            status = data / "postmaster.pid"
+            return status.exists() and status.read_text().rstrip().endswith("ready")
+
+        with _running([program, "-D", str(data), *settings], folder, is_ready):
             yield f"host=127.0.0.1 port={port} user=postgres connect_timeout=20"
 
 
@@ -137,5 +139,13 @@ def redis() -> Iterator[str]:
     with _folder() as folder:
         port = free_port()
         options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
-        with _running([program, *options], port, folder):
+
+        def is_ready() -> bool:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                return False
+            return True
+
+        with _running([program, *options], folder, is_ready):
             yield f"redis://127.0.0.1:{port}"
