@@ -18,6 +18,9 @@ from aioftrackjobs.telemetry import CallOutcome, EventHubView, HealthView, Obser
 
 _OUTCOMES: tuple[CallOutcome, ...] = ("applied", "refused", "unsent", "uncertain")
 
+#: Commits that are counted together.
+_MOST = 1000
+
 
 class SessionMetrics:
     """The sums over all open sessions of an observer.
@@ -31,6 +34,7 @@ class SessionMetrics:
         self._before_reading = before_reading
         self._lock = Lock()
         self._sessions: list[ObservedSession] = []
+        self._ended = list[CallOutcome]()  # commits that are not yet in the counter
         self._commits = Counter[CallOutcome]()
         self._jobs = 0
         self._former_events = Counter[str]()  # of sessions that are closed
@@ -117,9 +121,16 @@ class SessionMetrics:
                     self._former_events[name] += getattr(found, name, 0)
 
     def count_commit(self, outcome: CallOutcome) -> None:
-        """Count a commit that has ended."""
+        """Count a commit that has ended, together with others: a lock takes longer than this."""
+        self._ended.append(outcome)
+        if len(self._ended) >= _MOST:
+            self._count_ended()
+
+    def _count_ended(self) -> None:
         with self._lock:
-            self._commits[outcome] += 1
+            counted = self._ended[:]  # another thread may append meanwhile
+            del self._ended[: len(counted)]
+            self._commits.update(counted)
 
     def count_jobs(self, change: int) -> None:
         """Count a Job that has begun, or has ended."""
@@ -154,6 +165,7 @@ class SessionMetrics:
 
     def _read_commits(self, _: CallbackOptions) -> Iterable[Observation]:
         self._before_reading()
+        self._count_ended()
         with self._lock:
             return [Observation(self._commits[each], {"outcome": each}) for each in _OUTCOMES]
 

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import Token
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
+from weakref import ref
 
 from opentelemetry import context as contexts
 from opentelemetry import metrics, trace
@@ -101,6 +102,7 @@ class OpenTelemetryObserver(Observer):
         self._is_untraced = isinstance(self._tracer, trace.NoOpTracer)
         self._known: dict[tuple[str, str], dict[str, str | int]] = {}  # attributes
         self._jobs: dict[str, Context] = {}  # the contexts of running Jobs, by their ids
+        self._unsampled: dict[int, ref[Context]] = {}  # contexts of traces that are not sampled
 
         def seconds(name: str, text: str) -> metrics.Histogram:
             return meter.create_histogram(
@@ -144,10 +146,15 @@ class OpenTelemetryObserver(Observer):
         if self._is_untraced:
             return
         context = self._context_of(call)
+        known = self._unsampled.get(id(context))
+        if known is not None and known() is context:
+            return
         parent = trace.get_current_span(context).get_span_context()
-        # Otherwise the SDK would refuse, too, but takes as long as a commit of a farm may.
         if parent.trace_flags.sampled or not parent.is_valid:
             call.mark = context
+        else:  # the SDK would refuse a span, too, but takes as long as a commit of a farm may
+            number, forget = id(context), self._unsampled.pop
+            self._unsampled[number] = ref(context, lambda _: forget(number, None))
 
     def _begin_spans(self, calls: Sequence[ObservedCall]) -> None:
         """Begin the spans of calls, which were queued some time ago.
