@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -63,9 +63,16 @@ def _make_folders(folder: Path, undo: list[Callable[[], object]]) -> None:
         missing.append(folder)
         folder = folder.parent
     for each in reversed(missing):
-        with suppress(FileExistsError):  # another program has made it just now
+        # Before it is made, since other threads may make folders in it at once: theirs must be
+        # removed first.
+        removal = each.rmdir
+        undo.append(removal)
+        try:
             each.mkdir()
-            undo.append(each.rmdir)
+        except OSError as exc:
+            undo.remove(removal)
+            if not isinstance(exc, FileExistsError):  # another one has made it just now
+                raise
 
 
 def _require_free(target: Path) -> None:
