@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ from aioftrackjobs import (
     UnsupportedLocationError,
 )
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.devserver.faults.kinds import Refuse, SeenRequest
+from aioftrackjobs.errors import MalformedResponseError
+from aioftrackjobs.session import connection_of
+from aioftrackjobs.transport import WireRequest, WireResponse
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Official
@@ -241,6 +246,66 @@ async def test_media_that_cannot_be_encoded_leave_nothing_behind(
         await session.encode_media(picture, version=version, name="gone.png")
 
     assert await session.query("Component where name is gone").count() == 0
+
+
+def requests_to(action: str) -> Callable[[SeenRequest], bool]:
+    """Return what finds the requests with an operation of this kind."""
+    return lambda request: any(each["action"] == action for each in request.operations or ())
+
+
+async def test_what_is_uploaded_to_be_encoded_goes_if_the_server_refuses(
+    session: AsyncSession, version: Entity, picture: bytes, server: ServerHandle
+) -> None:
+    server.faults.inject(Refuse(), on=requests_to("encode_media"))
+
+    with pytest.raises(ServerError, match="injected fault"):
+        await session.encode_media(picture, version=version, name="gone.png")
+
+    assert server.inspector.find("Component where name is gone") == []
+
+
+async def test_what_is_uploaded_to_be_encoded_and_cannot_go_is_logged(
+    session: AsyncSession,
+    picture: bytes,
+    server: ServerHandle,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server.faults.inject(Refuse(text="first"), on=requests_to("encode_media"))
+    server.faults.inject(Refuse(text="second"), on=requests_to("delete"), probability=1.0)
+
+    with pytest.raises(ServerError, match="first"):
+        await session.encode_media(picture, name="stays.png")
+
+    (component,) = server.inspector.find("Component where name is stays")
+    assert any(
+        record.name == "aioftrackjobs.transfers.media"
+        and component["id"] in record.getMessage()
+        and "second" in record.getMessage()
+        for record in caplog.records
+    )
+
+
+@pytest.mark.parametrize(
+    "response", [{}, {"job_id": 5}, {"job_id": "unknown"}], ids=["none", "number", "unknown"]
+)
+async def test_a_response_that_names_no_job_is_malformed(
+    session: AsyncSession,
+    server: ServerHandle,
+    picture: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    response: dict[str, Any],
+) -> None:
+    component = await session.create_component(picture, name="kept.png")
+    send = connection_of(session).transport.send
+
+    async def answer(request: WireRequest) -> WireResponse:
+        if b"encode_media" not in bytes(request.body or b""):
+            return await send(request)
+        return WireResponse(200, json.dumps([{"action": "encode_media", **response}]).encode())
+
+    monkeypatch.setattr(connection_of(session).transport, "send", answer)
+    with pytest.raises(MalformedResponseError, match="no Job"):
+        await session.encode_media(component)
 
 
 # Sequences
