@@ -101,9 +101,11 @@ class Streams:
 
     async def _events(self, step: Step, position: str) -> AsyncIterator[bytes]:
         yield b"retry: 1000\n\n"
-        while not self._is_closed:
+        while True:
             # One after the other, with a pause as long, so that requests need not wait for many.
             async with self._turn:
+                if self._is_closed:
+                    return
                 changed, began = self._changed, monotonic()
                 try:
                     position, update = await step(position)
