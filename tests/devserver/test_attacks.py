@@ -442,28 +442,30 @@ async def test_too_many_idle_connections_make_room(
 
 
 async def test_strangers_do_not_displace_a_client_with_a_key(
-    server: ServerHandle, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(uvicorn_server, "_MOST_IDLE", 1)
-    port = urlsplit(server.url).port
-    assert port is not None
+    # A server of its own: a late response to a client of an earlier test would displace this one.
+    async with running() as server:
+        port = urlsplit(server.url).port
+        assert port is not None
 
-    async with await anyio.connect_tcp("127.0.0.1", port) as client:
-        received = BufferedByteReceiveStream(client)
+        async with await anyio.connect_tcp("127.0.0.1", port) as client:
+            received = BufferedByteReceiveStream(client)
 
-        async def call() -> None:
-            await client.send(head(server, server.api_key, 2) + b"[]")
-            assert b" 200 " in await received.receive_until(b"\r\n\r\n", 2000)
-            assert await received.receive_exactly(2) == b"[]"
+            async def call() -> None:
+                await client.send(head(server, server.api_key, 2) + b"[]")
+                assert b" 200 " in await received.receive_until(b"\r\n\r\n", 2000)
+                assert await received.receive_exactly(2) == b"[]"
 
-        await call()
-        async with (
-            await anyio.connect_tcp("127.0.0.1", port) as stranger,
-            await anyio.connect_tcp("127.0.0.1", port),
-        ):
-            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-                await stranger.receive()
             await call()
+            async with (
+                await anyio.connect_tcp("127.0.0.1", port) as stranger,
+                await anyio.connect_tcp("127.0.0.1", port),
+            ):
+                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await stranger.receive()
+                await call()
 
 
 # Hosts and origins
