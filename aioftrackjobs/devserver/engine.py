@@ -7,14 +7,12 @@ time.
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
-from weakref import finalize
 
 from pydantic_core import from_json
 
@@ -56,7 +54,7 @@ from aioftrackjobs.devserver.seed.demo_project import SeedContents
 from aioftrackjobs.devserver.seed.fixtures import read_fixture
 from aioftrackjobs.devserver.store.change_log import Change
 from aioftrackjobs.devserver.store.database import Database, Transaction
-from aioftrackjobs.devserver.store.tables import Tables
+from aioftrackjobs.devserver.store.tables import Snapshot, Tables
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -91,16 +89,6 @@ class Call:
                 completion.file.discard()
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
-class Snapshot:
-    """The entities of a server at some time, without files; closed when it is garbage."""
-
-    entities: sqlite3.Connection = field(repr=False)
-
-    def __post_init__(self) -> None:
-        finalize(self, self.entities.close)
-
-
 class Engine:
     """Model, store, files and credentials of one server.
 
@@ -132,7 +120,7 @@ class Engine:
         with ExitStack() as made:
             self.storage: Storage = Storage(options.storage)
             made.callback(self.storage.close)
-            self._store = Database(self.model, tables, options.database)
+            self._store = Database(tables, options.database)
             made.callback(self._store.close)
             self.uploads: UploadTokens = UploadTokens(self.limits, self._store.secret)
             self.parts: Parts = Parts(self.storage, lasting=self._store.is_lasting)
@@ -282,14 +270,14 @@ class Engine:
 
     def save(self) -> Snapshot:
         """Return a copy of all entities."""
-        return Snapshot(self._store.save())
+        return self._store.save()
 
     def restore(self, saved: Snapshot) -> None:
         """Restore all entities, keys and users as they were saved, and remove all files."""
         self._services.background.cancel_all()
         self.parts.close()
         self.storage.empty()
-        self._store.restore(saved.entities)
+        self._store.restore(saved)
         self.credentials.clear()
         self.api_keys = self._admit_users()
         for observer in self.observers:

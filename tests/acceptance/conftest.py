@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 TIME_LIMIT = 50.0
 
 _KEPT = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH")
+_IMPORTED_FROM = (Path(__file__).parent / "without_trio", Path(aioftrackjobs.__file__).parents[1])
 
 
 class Program:
@@ -77,7 +78,7 @@ def _environment_of(folder: Path) -> dict[str, str]:
         **{name: os.environ[name] for name in _KEPT if name in os.environ},
         "HOME": str(folder),
         "TMPDIR": str(temporary),
-        "PYTHONPATH": str(Path(aioftrackjobs.__file__).parents[1]),
+        "PYTHONPATH": os.pathsep.join(map(str, _IMPORTED_FROM)),
         "PYTHONUTF8": "1",
         "COLUMNS": "80",
         "TERM": "xterm",

@@ -226,11 +226,11 @@ async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path)
 def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: Path) -> None:
     """A server that is killed at its start leaves that: filling is one batch."""
     path = tmp_path / "ftrack.db"
-    Database(builtin_model(), Tables(builtin_model()), path).close()
+    Database(Tables(builtin_model()), path).close()
 
     create_app(database=path).state.engine.close()
 
-    store = Database(builtin_model(), Tables(builtin_model()), path)
+    store = Database(Tables(builtin_model()), path)
     with store.transaction() as transaction:
         assert api_keys(builtin_model(), transaction).keys() >= {"developer", "maya"}
         assert transaction.read("Context", {"name": "demo"}) is not None
@@ -238,7 +238,7 @@ def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: P
 
 
 async def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
-    store = Database(builtin_model(), Tables(builtin_model()), tmp_path / "ftrack.db")
+    store = Database(Tables(builtin_model()), tmp_path / "ftrack.db")
     (pages,) = store.driver.execute("PRAGMA page_count").fetchone()
     store.driver.execute(f"PRAGMA max_page_count = {pages}")
 

@@ -38,7 +38,7 @@ def server_information(request: ApiRequest, operation: Operation) -> dict[str, A
     """
     facts: dict[str, Any] = {
         "version": "dev",
-        "schema_hash": request.services.store.schema_hash,
+        "schema_hash": request.services.store.tables.schema_hash,
         "is_timezone_support_enabled": True,
         "storage_scenario": {"scenario": "ftrack.automatic", "data": {}},
     }

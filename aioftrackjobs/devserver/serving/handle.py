@@ -13,11 +13,12 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from aioftrackjobs.devserver.engine import Engine, Snapshot
+from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.events.actions import Actions
 from aioftrackjobs.devserver.faults.connections import Connections
 from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
 from aioftrackjobs.devserver.faults.plan import Faults
+from aioftrackjobs.devserver.store.tables import Snapshot
 from aioftrackjobs.protocol.query import quote
 from aioftrackjobs.protocol.values import VALUE_TYPE, decode_tagged
 

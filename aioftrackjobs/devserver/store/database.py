@@ -32,10 +32,8 @@ from aioftrackjobs.devserver.api_errors import (
 )
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.limits import BoundedCache, Clock, Meter, unlimited
-from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.change_log import Change, ChangeLog
-from aioftrackjobs.devserver.store.tables import ROW, Tables
-from aioftrackjobs.protocol.schemas import schema_hash
+from aioftrackjobs.devserver.store.tables import ROW, Snapshot, Tables
 
 _IN_MEMORY = ":memory:"
 #: What SQLite adds to the name of a database for its other files.
@@ -61,10 +59,9 @@ _KEY_BYTES = 24
 #: Tables for data that is not in entities: digests of users' keys, the hash of the schemas, a
 #: secret, and the completed uploads in parts.
 _CREATE_INTERNALS = (
-    "CREATE TABLE IF NOT EXISTS _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS _api_key (digest BLOB, owner TEXT, salt TEXT,"
-    " PRIMARY KEY (digest, owner))",
-    "CREATE TABLE IF NOT EXISTS _completed (upload TEXT PRIMARY KEY, at REAL NOT NULL)",
+    "CREATE TABLE _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE _api_key (digest BLOB, owner TEXT, salt TEXT, PRIMARY KEY (digest, owner))",
+    "CREATE TABLE _completed (upload TEXT PRIMARY KEY, at REAL NOT NULL)",
 )
 
 
@@ -355,23 +352,22 @@ class Database(Connection):
 
     Attributes:
         secret: The secret that signs addresses; stored with the entities.
-        schema_hash: The hash of the model's documents.
         log: What the running transaction has changed; None until :meth:`watch` is called.
 
     Raises:
         ServerStartError: If the database cannot be used, or was made for another model.
     """
 
-    def __init__(self, model: Model, tables: Tables, database: str | Path | None = None) -> None:
+    def __init__(self, tables: Tables, database: str | Path | None = None) -> None:
         name = _IN_MEMORY if database is None else str(database)
         #: The copy that the content is equal to while SQLite counts no more changes than then.
-        self._unchanged: tuple[sqlite3.Connection | None, int] = None, 0
+        self._unchanged: tuple[Snapshot | None, int] = None, 0
         try:
             if name != _IN_MEMORY:
                 _make_private(Path(name))
             super().__init__(tables, name, b"", threading.Event())
             try:
-                self._prepare(model)
+                self._prepare()
             except BaseException:
                 self.close()
                 raise
@@ -380,30 +376,32 @@ class Database(Connection):
             why = getattr(found, "strerror", None) or str(found)
             raise ServerStartError("database", name, why) from error
 
-    def _prepare(self, model: Model) -> None:
+    def _prepare(self) -> None:
         """Create the tables of a new database; refuse one that was made for other schemas."""
+        made, wanted = self.tables.made, self.tables.schema_hash
         if self.is_lasting:
             self.driver.execute("PRAGMA journal_mode = WAL")
             # Safe when the process is killed; only a loss of power can lose the last commits.
             self.driver.execute("PRAGMA synchronous = NORMAL")
+        elif made is not None:
+            made.backup(self.driver)
         self.driver.execute("BEGIN IMMEDIATE")
-        for sql in _CREATE_INTERNALS:
-            self.driver.execute(sql)
-        self.schema_hash: str = schema_hash(list(model.documents))
-        if self.driver.execute("SELECT 1 FROM _fact").fetchone() is None:
-            for sql in self.tables.creating:
+        if self.driver.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+            for sql in (*_CREATE_INTERNALS, *self.tables.creating):
                 self.driver.execute(sql)
-        if self._fact("schemas", self.schema_hash) != self.schema_hash:
+        if self._fact("schemas", wanted) != wanted:
             raise ServerStartError("database", self.database, "it was made for other schemas")
         self.secret: bytes = bytes.fromhex(self._fact("secret", secrets.token_hex(_SECRET_BYTES)))
         self.driver.execute("COMMIT")
+        if made is None and not self.is_lasting:
+            self.tables.made = made = self.save()
+            made.execute("DELETE FROM _fact").connection.commit()
 
     def _fact(self, name: str, value: str) -> str:
         """Return the fact called *name*, which is *value* unless it was stored before."""
         self.driver.execute("INSERT OR IGNORE INTO _fact VALUES (?, ?)", (name, value))
         sql = "SELECT value FROM _fact WHERE name = ?"
-        (known,) = self.driver.execute(sql, (name,)).fetchone()
-        return str(known)
+        return str(self.driver.execute(sql, (name,)).fetchone()[0])
 
     @property
     def is_lasting(self) -> bool:
@@ -420,15 +418,15 @@ class Database(Connection):
             self.log: ChangeLog = ChangeLog(self.driver, self.tables.clauses, ignored)
             self._watcher = watcher
 
-    def save(self) -> sqlite3.Connection:
+    def save(self) -> Snapshot:
         """Return a copy of the database in memory."""
-        copy = sqlite3.connect(_IN_MEMORY, check_same_thread=False)
+        saved = Snapshot(_IN_MEMORY, check_same_thread=False)
         with self._lock:
-            self.driver.backup(copy)
-            self._unchanged = copy, self.driver.total_changes
-        return copy
+            self.driver.backup(saved)
+            self._unchanged = saved, self.driver.total_changes
+        return saved
 
-    def restore(self, saved: sqlite3.Connection) -> None:
+    def restore(self, saved: Snapshot) -> None:
         """Replace all content by what was saved."""
         with self._lock:
             # SQLite reads all schemas again after it, which takes longer than most tests.

@@ -7,6 +7,7 @@ types and attributes are words, so that quotes are all that SQL needs around the
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -17,6 +18,7 @@ from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.schema.quirks import CASCADING_KEYS
 from aioftrackjobs.devserver.store.custom_attributes import custom_attribute_triggers
 from aioftrackjobs.devserver.store.triggers import index, targets_of, triggers_of
+from aioftrackjobs.protocol.schemas import schema_hash
 
 ROW: Final = "_row"
 TYPE: Final = "_type"
@@ -32,6 +34,13 @@ _TYPES: Mapping[str, tuple[str, sa.types.TypeEngine[Any]]] = {
 }
 
 
+class Snapshot(sqlite3.Connection):
+    """The content of a database at some time; closed when it is garbage."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Tables:
     """The tables of one model.
 
@@ -40,6 +49,9 @@ class Tables:
         columns: The names of their columns, in order.
         references: For each table, the columns with a foreign key: its table and column.
         creating: The statements that create all tables, in order.
+        schema_hash: The hash of the model's documents.
+        made: A database with these tables and nothing in them, if this process has made one: to
+            copy it takes a tenth of the time.
     """
 
     def __init__(self, model: Model) -> None:
@@ -62,6 +74,8 @@ class Tables:
         columns = {name: frozenset(each) for name, each in self.columns.items()}
         self.creating += triggers_of(model, columns, self.references)
         self.creating += custom_attribute_triggers(model, columns)
+        self.schema_hash: str = schema_hash(list(model.documents))
+        self.made: Snapshot | None = None
 
     def _add_family(self, root: EntityType, followed: set[str]) -> None:
         family = self._model.family(root.name)
